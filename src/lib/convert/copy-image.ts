@@ -1,0 +1,189 @@
+// Copies an image between any two places: pull, push, export and import are this with other ends.
+
+import pLimit from 'p-limit'
+import {messageOf} from '../errors/coded-error.ts'
+import type {ProgressSink} from '../io/progress.ts'
+import {digestOf} from '../io/sha256.ts'
+import type {CallOptions, ContentStore} from '../oci/content-store.ts'
+import type {Descriptor} from '../oci/descriptor.ts'
+import type {ImageSource, ImageTarget} from '../oci/image-store.ts'
+import {encodeJson} from '../oci/manifest.ts'
+import {isForeignLayer} from '../oci/media-type.ts'
+import {type ImageTree, type ManifestNode, type PlatformSelection, readImageTree} from './image-tree.ts'
+
+/** Blobs copied at once; containerd's default is 3, and more gains nothing once the link is full. */
+const PARALLEL_BLOBS = 4
+
+export interface CopyImageOptions extends CallOptions {
+  readonly platforms: PlatformSelection
+  /**
+   * What an index becomes when only some of its platforms are copied: `sparse` keeps its bytes and digest, and leaves
+   * the other platforms' content out (as a pull into a store does); `reduced` writes an index, or the one manifest,
+   * of what was copied (what a registry or an archive can hold).
+   */
+  readonly index: 'sparse' | 'reduced'
+  readonly onProgress?: ProgressSink | undefined
+}
+
+export interface CopiedImage {
+  readonly root: Descriptor
+  /** Bytes that were written, and bytes that the target had already. */
+  readonly copiedBytes: number
+  readonly presentBytes: number
+}
+
+/** Copies an image and publishes it under the target's name. Everything is verified on the way. */
+export async function copyImage(
+  source: ImageSource,
+  target: ImageTarget,
+  options: CopyImageOptions,
+): Promise<CopiedImage> {
+  const tree = await readImageTree(source.content, await source.resolve(options), options.platforms, options)
+  const tally = {copiedBytes: 0, presentBytes: 0}
+  await copyManifests(source.content, target.content, tree.manifests, tally, options)
+  const root = await copyRoot(source.content, target.content, tree, options)
+  await target.publish(root, options)
+  return {root, ...tally}
+}
+
+/** Copies one blob unless the target has it; resolves to whether bytes were written. */
+export async function copyBlob(
+  from: ContentStore,
+  to: ContentStore,
+  descriptor: Descriptor,
+  options: CallOptions & {readonly onBytes?: (doneBytes: number) => void} = {},
+): Promise<boolean> {
+  if (await to.info(descriptor, options)) return false
+  await using blob = await from.open(descriptor, options)
+  await using writer = await to.write(descriptor, options)
+  let doneBytes = 0
+  for await (const bytes of blob.stream(options)) {
+    await writer.write(bytes)
+    doneBytes += bytes.length
+    options.onBytes?.(doneBytes)
+  }
+  await writer.commit(descriptor, options)
+  return true
+}
+
+/** Writes a JSON document as a blob; resolves to its descriptor. */
+export async function writeDocument(
+  content: ContentStore,
+  document: unknown,
+  mediaType: string,
+  options: CallOptions = {},
+): Promise<Descriptor> {
+  const bytes = encodeJson(document)
+  const descriptor = {mediaType, digest: digestOf(bytes), size: bytes.length}
+  await using writer = await content.write(descriptor, options)
+  await writer.write(bytes)
+  await writer.commit(descriptor, options)
+  return descriptor
+}
+
+interface Tally {
+  copiedBytes: number
+  presentBytes: number
+}
+
+/** Configs and layers first, in parallel; then the manifests, so that nobody sees one without its children. */
+async function copyManifests(
+  from: ContentStore,
+  to: ContentStore,
+  nodes: readonly ManifestNode[],
+  tally: Tally,
+  options: CopyImageOptions,
+): Promise<void> {
+  const blobs = new Map<string, {descriptor: Descriptor; label: string}>()
+  for (const {manifest} of nodes) {
+    blobs.set(manifest.config.digest, {descriptor: manifest.config, label: 'config'})
+    for (const [index, layer] of manifest.layers.entries()) {
+      if (isForeignLayer(layer.mediaType)) continue
+      blobs.set(layer.digest, {descriptor: layer, label: `layer ${index + 1}/${manifest.layers.length}`})
+    }
+  }
+  for (const {descriptor, label} of blobs.values()) report(options, descriptor, label, 'waiting')
+  const limit = pLimit(PARALLEL_BLOBS)
+  const abort = new AbortController()
+  const signal = options.signal ? AbortSignal.any([options.signal, abort.signal]) : abort.signal
+  const copies = [...blobs.values()].map(({descriptor, label}) =>
+    limit(() => copyReported(from, to, descriptor, label, tally, {...options, signal})),
+  )
+  await settleAll(copies, abort)
+  for (const {descriptor} of nodes) await copyBlob(from, to, descriptor, options)
+}
+
+async function copyReported(
+  from: ContentStore,
+  to: ContentStore,
+  descriptor: Descriptor,
+  label: string,
+  tally: Tally,
+  options: CopyImageOptions,
+): Promise<void> {
+  options.signal?.throwIfAborted()
+  const written = await copyBlob(from, to, descriptor, {
+    signal: options.signal,
+    onBytes: doneBytes => report(options, descriptor, label, 'running', doneBytes),
+  })
+  if (written) tally.copiedBytes += descriptor.size
+  else tally.presentBytes += descriptor.size
+  report(options, descriptor, label, written ? 'done' : 'skipped', written ? descriptor.size : undefined)
+}
+
+/** The document that the target's name will point to. */
+async function copyRoot(
+  from: ContentStore,
+  to: ContentStore,
+  tree: ImageTree,
+  options: CopyImageOptions,
+): Promise<Descriptor> {
+  const {root, index, manifests} = tree
+  if (!index) return root
+  const complete = manifests.length === index.manifests.length
+  if (complete || options.index === 'sparse') {
+    await copyBlob(from, to, root, options)
+    return root
+  }
+  if (manifests.length === 1) return manifests[0]!.descriptor
+  const kept = {...index, manifests: manifests.map(node => node.descriptor)}
+  return writeDocument(to, kept, index.mediaType, options)
+}
+
+/**
+ * Waits for every promise; when one fails, aborts the others, and throws the first failure once all have stopped, so
+ * that nothing runs on behind the caller's back.
+ */
+export async function settleAll<T>(promises: readonly Promise<T>[], abort: AbortController): Promise<T[]> {
+  let failure: {readonly error: unknown} | undefined
+  const results = await Promise.all(
+    promises.map(promise =>
+      promise.catch(error => {
+        failure ??= {error}
+        abort.abort(
+          new DOMException(`Stopped because another part failed: ${messageOf(error)}`, 'AbortError'),
+        )
+        return undefined as T
+      }),
+    ),
+  )
+  if (failure) throw failure.error
+  return results
+}
+
+function report(
+  options: CopyImageOptions,
+  descriptor: Descriptor,
+  label: string,
+  phase: 'waiting' | 'running' | 'done' | 'skipped',
+  doneBytes?: number,
+): void {
+  options.onProgress?.({
+    id: descriptor.digest,
+    label: `${label} ${descriptor.digest.slice(0, 19)}`,
+    phase,
+    totalBytes: descriptor.size,
+    ...(doneBytes === undefined ? {} : {doneBytes}),
+    ...(phase === 'skipped' ? {note: 'already there'} : {}),
+  })
+}
