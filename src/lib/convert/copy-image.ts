@@ -140,8 +140,8 @@ async function copyRoot(
 ): Promise<Descriptor> {
   const {root, index, manifests} = tree
   if (!index) return root
-  const complete = manifests.length === index.manifests.length
-  if (complete || options.index === 'sparse') {
+  if (options.platforms === 'all' || options.index === 'sparse') {
+    for (const nested of tree.nestedIndexes) await copyBlob(from, to, nested, options)
     await copyBlob(from, to, root, options)
     return root
   }

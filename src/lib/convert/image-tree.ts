@@ -33,6 +33,8 @@ export interface ImageTree {
   /** Present when the root is an index; then `manifests` are some of its entries, in its order. */
   readonly index: ImageIndex | undefined
   readonly manifests: readonly ManifestNode[]
+  /** Indexes between the root and the manifests, innermost first; images in use have none. */
+  readonly nestedIndexes: readonly Descriptor[]
 }
 
 /** Indexes nested in an index are legal and unused in practice; deeper than this is refused. */
@@ -62,9 +64,9 @@ export async function readImageTree(
   const {index} = document
   const chosen = index.manifests.filter(entry => isSelected(entry, selection))
   const found = await Promise.all(chosen.map(entry => readIndexEntry(content, entry, selection, options, 1)))
-  const manifests = found.flat()
+  const manifests = found.flatMap(branch => branch.manifests)
   if (manifests.length === 0) throw noSuchPlatform(content, selection, index.manifests)
-  return {root, index, manifests}
+  return {root, index, manifests, nestedIndexes: found.flatMap(branch => branch.nestedIndexes)}
 }
 
 /** The config of a manifest; throws `corrupt` when it does not describe the manifest's layers. */
@@ -129,8 +131,11 @@ async function readSingleManifest(
   if (selection !== 'all' && platform && !selection.some(wanted => matchesPlatform(wanted, platform))) {
     throw noSuchPlatform(content, selection, [{...root, platform}])
   }
-  return {root, index: undefined, manifests: [{descriptor: root, manifest, platform}]}
+  return {root, index: undefined, manifests: [{descriptor: root, manifest, platform}], nestedIndexes: []}
 }
+
+/** What one entry of an index leads to. */
+type Branch = Pick<ImageTree, 'manifests' | 'nestedIndexes'>
 
 async function readIndexEntry(
   content: ContentStore,
@@ -138,17 +143,21 @@ async function readIndexEntry(
   selection: PlatformSelection,
   options: CallOptions,
   depth: number,
-): Promise<ManifestNode[]> {
+): Promise<Branch> {
   const document = await readDocument(content, entry, options).catch(cause => {
     throw hasCode(cause, 'not-found') ? missingEntry(content, entry, cause) : cause
   })
   if (document.kind === 'manifest') {
     const platform = entry.platform ?? (await platformOfManifest(content, document.manifest, options))
-    if (selection !== 'all' && platform && !selection.some(wanted => matchesPlatform(wanted, platform)))
-      return []
-    return [
-      {descriptor: entry, manifest: document.manifest, platform: platform && normalizePlatform(platform)},
-    ]
+    if (selection !== 'all' && platform && !selection.some(wanted => matchesPlatform(wanted, platform))) {
+      return {manifests: [], nestedIndexes: []}
+    }
+    const node = {
+      descriptor: entry,
+      manifest: document.manifest,
+      platform: platform && normalizePlatform(platform),
+    }
+    return {manifests: [node], nestedIndexes: []}
   }
   if (depth >= MAX_INDEX_DEPTH) {
     throw new CodedError(
@@ -157,9 +166,13 @@ async function readIndexEntry(
     )
   }
   const nested = document.index.manifests.filter(inner => isSelected(inner, selection))
-  return (
-    await Promise.all(nested.map(inner => readIndexEntry(content, inner, selection, options, depth + 1)))
-  ).flat()
+  const found = await Promise.all(
+    nested.map(inner => readIndexEntry(content, inner, selection, options, depth + 1)),
+  )
+  return {
+    manifests: found.flatMap(branch => branch.manifests),
+    nestedIndexes: [...found.flatMap(branch => branch.nestedIndexes), entry],
+  }
 }
 
 async function platformOfManifest(
