@@ -23,6 +23,7 @@ const ADAPTERS = [
   'mount',
   'cache',
   'native',
+  'state',
 ]
 const USE_CASES = ['convert', 'profile', 'layer', 'snapshot', 'transport']
 
@@ -74,7 +75,13 @@ function allowedFor(folder: string): readonly string[] {
   return [...below, ...USE_CASES]
 }
 
-/** Use cases take adapters as arguments: they may name an adapter's types, and nothing else of it. */
+/** Use cases take adapters as arguments, and adapters implement their ports: each may name the other's types. */
+function mayNameTypesOf(from: string, to: string): boolean {
+  return (
+    (USE_CASES.includes(from) && ADAPTERS.includes(to)) || (ADAPTERS.includes(from) && USE_CASES.includes(to))
+  )
+}
+
 function importsTypesOnly(text: string, specifier: string): boolean {
   const escaped = specifier.replace(/[.*+?^${}()|[\]\\/]/g, '\\$&')
   const statements = [...text.matchAll(new RegExp(`import\\s+([^']*?)from\\s*'${escaped}'`, 'g'))]

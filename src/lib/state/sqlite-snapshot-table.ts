@@ -1,0 +1,107 @@
+// The snapshot table in SQLite: one file, write-ahead log, one writer, durable before a call returns.
+
+import {DatabaseSync, type SQLOutputValue} from 'node:sqlite'
+import {CodedError} from '../errors/coded-error.ts'
+import type {SnapshotTable} from '../snapshot/ports.ts'
+import type {Snapshot, SnapshotKind} from '../snapshot/snapshot.ts'
+
+/** Raised when the tables change shape; a newer file than ours is refused instead of damaged. */
+const SCHEMA_VERSION = 1
+
+const SCHEMA = `
+  CREATE TABLE IF NOT EXISTS snapshots (
+    name TEXT PRIMARY KEY,
+    id INTEGER NOT NULL UNIQUE,
+    parent TEXT,
+    kind TEXT NOT NULL CHECK (kind IN ('view', 'active', 'committed')),
+    labels TEXT NOT NULL,
+    created_ms INTEGER NOT NULL,
+    updated_ms INTEGER NOT NULL,
+    size INTEGER NOT NULL,
+    inodes INTEGER NOT NULL
+  ) STRICT;
+  CREATE INDEX IF NOT EXISTS snapshots_by_parent ON snapshots (parent);
+  CREATE TABLE IF NOT EXISTS last_id (one INTEGER PRIMARY KEY CHECK (one = 1), id INTEGER NOT NULL) STRICT;
+  INSERT OR IGNORE INTO last_id VALUES (1, 0);
+`
+
+/** Opens or creates the table at `path`; `':memory:'` keeps it in memory. Dispose to close. */
+export function openSnapshotTable(path: string): SnapshotTable & Disposable {
+  const database = openDatabase(path)
+  const byName = database.prepare('SELECT * FROM snapshots WHERE name = ?')
+  const children = database.prepare('SELECT 1 FROM snapshots WHERE parent = ? LIMIT 1')
+  const all = database.prepare('SELECT * FROM snapshots ORDER BY id')
+  const bumpId = database.prepare('UPDATE last_id SET id = id + 1 RETURNING id')
+  const insert = database.prepare('INSERT INTO snapshots VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)')
+  const update = database.prepare(
+    'UPDATE snapshots SET name = ?, id = ?, parent = ?, kind = ?, labels = ?, created_ms = ?, updated_ms = ?, size = ?, inodes = ? WHERE name = ?',
+  )
+  const remove = database.prepare('DELETE FROM snapshots WHERE name = ?')
+  return {
+    get: name => {
+      const row = byName.get(name)
+      return row && snapshotOf(row)
+    },
+    hasChildren: name => children.get(name) !== undefined,
+    list: () => all.all().map(snapshotOf),
+    nextId: () => String(bumpId.get()!.id),
+    insert: snapshot => void insert.run(...valuesOf(snapshot)),
+    replace: (name, snapshot) => void update.run(...valuesOf(snapshot), name),
+    delete: name => void remove.run(name),
+    [Symbol.dispose]: () => database.close(),
+  }
+}
+
+function openDatabase(path: string): DatabaseSync {
+  const database = new DatabaseSync(path)
+  try {
+    database.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA locking_mode = EXCLUSIVE;')
+    const version = Number(database.prepare('PRAGMA user_version').get()!.user_version)
+    if (version > SCHEMA_VERSION) {
+      throw new CodedError(
+        'failed-precondition',
+        `Cannot open "${path}": a newer release wrote it (schema ${version})`,
+      )
+    }
+    database.exec(`BEGIN IMMEDIATE; ${SCHEMA} PRAGMA user_version = ${SCHEMA_VERSION}; COMMIT;`)
+    return database
+  } catch (cause) {
+    database.close()
+    if (cause instanceof CodedError) throw cause
+    throw new CodedError(
+      'failed-precondition',
+      `Cannot open the snapshot table "${path}": it is damaged, or another daemon has it open`,
+      {cause},
+    )
+  }
+}
+
+function valuesOf(
+  snapshot: Snapshot,
+): [string, number, string | null, string, string, number, number, number, number] {
+  const {name, id, parent, kind, labels, createdAt, updatedAt, usage} = snapshot
+  return [
+    name,
+    Number(id),
+    parent ?? null,
+    kind,
+    JSON.stringify(labels),
+    createdAt.getTime(),
+    updatedAt.getTime(),
+    usage.size,
+    usage.inodes,
+  ]
+}
+
+function snapshotOf(row: Record<string, SQLOutputValue>): Snapshot {
+  return {
+    id: String(row.id),
+    name: String(row.name),
+    parent: row.parent === null ? undefined : String(row.parent),
+    kind: row.kind as SnapshotKind,
+    labels: JSON.parse(String(row.labels)),
+    createdAt: new Date(Number(row.created_ms)),
+    updatedAt: new Date(Number(row.updated_ms)),
+    usage: {size: Number(row.size), inodes: Number(row.inodes)},
+  }
+}
