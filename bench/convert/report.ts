@@ -1,0 +1,71 @@
+// The figures of a benchmark: medians per contender, as a table for people and JSON for later.
+
+import chalk from 'chalk'
+import Table from 'cli-table3'
+import type {Contender, Outcome, Subject} from './contenders.ts'
+import {median} from './measure.ts'
+
+/** One row: medians over the rounds. Bytes and seconds; `tarMBPerCpuS` in 10^6 bytes. */
+export interface Figures {
+  readonly image: string
+  readonly tool: Contender['tool']
+  readonly cores: number
+  readonly rounds: number
+  readonly wallS: number
+  readonly cpuS: number
+  readonly tarMBPerCpuS: number
+  readonly peakRssBytes: number
+  readonly outputBytes: number
+  /** Of the output over the source's layers: 0.03 is three percent more. */
+  readonly growth: number
+  readonly digest?: string
+}
+
+export function figuresOf(
+  contender: Contender,
+  outcomes: readonly Outcome[],
+  {subject, tarBytes}: {readonly subject: Subject; readonly tarBytes: number},
+): Figures {
+  const cpuS = median(outcomes.map(outcome => outcome.cpuS))
+  const {outputBytes, digest} = outcomes[0]!
+  return {
+    image: subject.name,
+    tool: contender.tool,
+    cores: contender.cores,
+    rounds: outcomes.length,
+    wallS: median(outcomes.map(outcome => outcome.wallS)),
+    cpuS,
+    tarMBPerCpuS: tarBytes / 1e6 / cpuS,
+    peakRssBytes: median(outcomes.map(outcome => outcome.peakRssBytes)),
+    outputBytes,
+    growth: outputBytes / subject.layerBytes - 1,
+    ...(digest !== undefined && {digest}),
+  }
+}
+
+/** A table of one image's figures. The factors compare with the reference on as many cores. */
+export function formatTable(figures: readonly Figures[]): string {
+  const table = new Table({
+    head: ['', 'cores', 'wall s', 'CPU s', 'MB/CPU-s', 'peak MB', 'out MB', 'vs source', 'wall', 'CPU'],
+    colAligns: ['left', ...Array<'right'>(9).fill('right')],
+    style: {head: ['dim'], border: ['dim'], compact: true},
+  })
+  for (const row of figures) {
+    const reference = figures.find(other => other.tool === 'reference' && other.cores === row.cores)
+    const factor = (theirs: number | undefined, own: number) =>
+      theirs === undefined || row.tool !== 'ctr-remote' ? '' : chalk.green(`${(theirs / own).toFixed(1)}x`)
+    table.push([
+      row.tool === 'ctr-remote' ? chalk.bold(row.tool) : row.tool,
+      row.cores,
+      row.wallS.toFixed(2),
+      row.cpuS.toFixed(2),
+      row.tarMBPerCpuS.toFixed(1),
+      (row.peakRssBytes / 1e6).toFixed(0),
+      (row.outputBytes / 1e6).toFixed(1),
+      `${row.growth < 0 ? '' : '+'}${(row.growth * 100).toFixed(1)} %`,
+      factor(reference?.wallS, row.wallS),
+      factor(reference?.cpuS, row.cpuS),
+    ])
+  }
+  return table.toString()
+}
