@@ -1,0 +1,64 @@
+// Bundles the command line into dist/cli: one entry per command, shared code split off, so that a command loads only
+// what it runs; then writes oclif's manifest, so that help and parsing load no command at all.
+
+import {readdirSync, readFileSync, rmSync, writeFileSync} from 'node:fs'
+import {join, resolve} from 'node:path'
+import {Plugin} from '@oclif/core/config'
+import {build} from 'esbuild'
+
+const ROOT = resolve(import.meta.dirname, '..')
+const OUT = join(ROOT, 'dist/cli')
+
+await bundle()
+await writeManifest()
+
+async function bundle(): Promise<void> {
+  rmSync(OUT, {recursive: true, force: true})
+  await build({
+    absWorkingDir: ROOT,
+    entryPoints: listEntryPoints(),
+    outdir: OUT,
+    chunkNames: 'chunks/[name]-[hash]',
+    bundle: true,
+    splitting: true,
+    format: 'esm',
+    platform: 'node',
+    // Node 22 has no `await using`; esbuild rewrites it.
+    target: 'node22.19',
+    minifySyntax: true,
+    sourcemap: 'linked',
+    sourcesContent: false,
+    logLevel: 'warning',
+    define: {PACKAGE_VERSION: JSON.stringify(readVersion())},
+    // CommonJS packages inside an ES module still call `require` for Node's own modules.
+    banner: {
+      js: "import {createRequire as __createRequire} from 'node:module'; const require = __createRequire(import.meta.url);",
+    },
+  })
+}
+
+/** The program at dist/cli/start.js, and each command at the place that its words name. */
+function listEntryPoints(): {in: string; out: string}[] {
+  const commands = readdirSync(join(ROOT, 'src/commands'), {recursive: true, encoding: 'utf8'})
+    .filter(name => name.endsWith('.ts'))
+    .map(name => ({in: `src/commands/${name}`, out: `commands/${name.slice(0, -'.ts'.length)}`}))
+  return [{in: 'src/cli/start.ts', out: 'start'}, ...commands]
+}
+
+/** What oclif needs to know of every command: ids, flags and arguments, without their code. */
+async function writeManifest(): Promise<void> {
+  const file = join(ROOT, 'oclif.manifest.json')
+  rmSync(file, {force: true})
+  const plugin = new Plugin({
+    root: ROOT,
+    isRoot: true,
+    errorOnManifestCreate: true,
+    respectNoCacheDefault: true,
+  })
+  await plugin.load()
+  writeFileSync(file, `${JSON.stringify(plugin.manifest)}\n`)
+}
+
+function readVersion(): string {
+  return JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')).version
+}
