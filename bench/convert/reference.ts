@@ -43,10 +43,10 @@ export async function startReference(directory: string): Promise<Reference | str
   const ctr = ['--address', address, '--namespace', 'bench']
   try {
     await waitForDaemon(address)
-    const {stdout: version} = await execa('dpkg-query', ['-W', '-f', '${Version}', 'stargz-snapshotter'])
+    const {stdout: installed} = await execa('dpkg-query', ['--show', 'stargz-snapshotter'])
     return {
       pid: daemon.pid!,
-      version,
+      version: installed.split('\t')[1]!,
       async limit(cpus) {
         await execa('taskset', ['--all-tasks', '--pid', '--cpu-list', cpus, String(daemon.pid)])
       },
