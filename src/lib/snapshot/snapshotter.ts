@@ -114,6 +114,16 @@ export function createSnapshotter(options: SnapshotterOptions): Snapshotter {
     return mountsOf(snapshot, ancestors, mountContext)
   }
 
+  /** The mounts of a snapshot that was just made; when there are none to give, it is as if it had not been made. */
+  async function mountsForNew(snapshot: Snapshot, signal: AbortSignal): Promise<MountSpec[]> {
+    try {
+      return await mountsFor(snapshot, signal)
+    } catch (error) {
+      table.delete(snapshot.name)
+      throw error
+    }
+  }
+
   async function prepare(
     key: string,
     parent: string,

@@ -1,0 +1,138 @@
+import {
+  appendFileSync,
+  existsSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
+import {tmpdir} from 'node:os'
+import {join} from 'node:path'
+import {afterEach, beforeEach, describe, expect, it} from 'vitest'
+import {createChunkBitmap, wrapChunkBitmap} from '../../src/lib/cache/chunk-bitmap.ts'
+import {openChunkJournal} from '../../src/lib/cache/chunk-journal.ts'
+
+let directory: string
+let path: string
+
+beforeEach(() => {
+  directory = mkdtempSync(join(tmpdir(), 'journal-'))
+  path = join(directory, 'journal')
+})
+
+afterEach(() => rmSync(directory, {recursive: true}))
+
+async function reopen(bootId: string): Promise<number[]> {
+  const found: number[] = []
+  const journal = await openChunkJournal(path, 100, bootId, index => found.push(index))
+  await journal.close()
+  return found
+}
+
+async function write(indexes: number[], bootId: string, syncAfter = 0): Promise<void> {
+  const journal = await openChunkJournal(path, 100, bootId, () => {})
+  for (const [position, index] of indexes.entries()) {
+    await journal.append(index)
+    if (position + 1 === syncAfter) await journal.sync(async () => {})
+  }
+  await journal.close()
+}
+
+describe('the chunk journal', () => {
+  it('is empty at first', async () => {
+    expect(await reopen('boot')).toEqual([])
+  })
+
+  it('remembers everything after a crash of the process', async () => {
+    await write([3, 1, 2], 'boot')
+    expect(await reopen('boot')).toEqual([3, 1, 2])
+  })
+
+  it('remembers only what was synced after a crash of the machine', async () => {
+    await write([3, 1, 2], 'boot', 2)
+    expect(await reopen('next boot')).toEqual([3, 1])
+    expect(await reopen('next boot')).toEqual([3, 1])
+  })
+
+  it('appends after a dropped tail', async () => {
+    await write([3, 1, 2], 'boot', 1)
+    await write([7], 'next boot')
+    expect(await reopen('next boot')).toEqual([3, 7])
+  })
+
+  it('does not call entries synced that were written after the mark of another boot', async () => {
+    await write([3, 1], 'boot', 2)
+    await write([7], 'next boot')
+    expect(await reopen('third boot')).toEqual([3, 1])
+  })
+
+  it('syncs what an earlier process left unsynced', async () => {
+    await write([3, 1], 'boot')
+    const journal = await openChunkJournal(path, 100, 'boot', () => {})
+    await journal.sync(async () => {})
+    await journal.close()
+    expect(await reopen('next boot')).toEqual([3, 1])
+  })
+
+  it('drops an entry that was cut short', async () => {
+    await write([3, 1], 'boot')
+    appendFileSync(path, Buffer.from([1, 2]))
+    expect(await reopen('boot')).toEqual([3, 1])
+    expect(statSync(path).size).toBe(8)
+  })
+
+  it('drops entries of chunks that the layer does not have', async () => {
+    await write([3], 'boot')
+    appendFileSync(path, Buffer.from([0xff, 0xff, 0xff, 0xff]))
+    expect(await reopen('boot')).toEqual([3])
+  })
+
+  it('trusts nothing when the mark is damaged', async () => {
+    await write([3], 'boot', 1)
+    writeFileSync(`${path}.mark`, '{"bootId":')
+    expect(await reopen('boot')).toEqual([])
+  })
+
+  it('survives a journal that is shorter than its mark', async () => {
+    await write([3, 1, 2], 'boot', 3)
+    truncateSync(path, 4)
+    expect(await reopen('next boot')).toEqual([3])
+  })
+
+  it('does not mark what could not be synced', async () => {
+    const journal = await openChunkJournal(path, 100, 'boot', () => {})
+    await journal.append(1)
+    await expect(journal.sync(() => Promise.reject(new Error('EIO')))).rejects.toThrow('EIO')
+    await journal.close()
+    expect(JSON.parse(readFileSync(`${path}.mark`, 'utf8')).synced).toBe(0)
+    expect(existsSync(`${path}.mark.new`)).toBe(false)
+  })
+
+  it('keeps every one of many concurrent appends', async () => {
+    const journal = await openChunkJournal(path, 100, 'boot', () => {})
+    await Promise.all(Array.from({length: 100}, (_, index) => journal.append(index)))
+    await journal.close()
+    expect((await reopen('boot')).sort((a, b) => a - b)).toEqual(
+      Array.from({length: 100}, (_, index) => index),
+    )
+  })
+})
+
+describe('the chunk bitmap', () => {
+  it('counts each chunk once', () => {
+    const bitmap = createChunkBitmap(70)
+    expect([bitmap.add(0), bitmap.add(69), bitmap.add(0), bitmap.add(31)]).toEqual([true, true, false, true])
+    expect(bitmap.count()).toBe(3)
+    expect([0, 1, 31, 32, 69].map(bitmap.has)).toEqual([true, false, true, false, true])
+  })
+
+  it('answers for ranges, and from another view of the same memory', () => {
+    const bitmap = createChunkBitmap(64)
+    for (let index = 10; index < 50; index++) bitmap.add(index)
+    const other = wrapChunkBitmap(bitmap.buffer, 64)
+    expect([other.hasAll(10, 49), other.hasAll(9, 20), other.hasAll(40, 50)]).toEqual([true, false, false])
+    expect(other.count()).toBe(40)
+  })
+})
