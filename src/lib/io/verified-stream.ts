@@ -1,0 +1,36 @@
+// Streams that vouch for their bytes: digest and size are checked before the consumer sees the end.
+
+import {CodedError} from '../errors/coded-error.ts'
+import type {Descriptor} from '../oci/descriptor.ts'
+import {createDigester} from './sha256.ts'
+
+/**
+ * Passes `chunks` on. Throws `corrupt`, naming `where`, as soon as they are longer than the descriptor's size, and at
+ * the end when they are shorter or have another digest.
+ */
+export async function* verifyStream(
+  chunks: AsyncIterable<Uint8Array>,
+  descriptor: Pick<Descriptor, 'digest' | 'size'>,
+  where: string,
+): AsyncGenerator<Uint8Array> {
+  const digester = createDigester()
+  let size = 0
+  for await (const chunk of chunks) {
+    size += chunk.length
+    if (size > descriptor.size) throw wrongSize(descriptor, where, `more than ${descriptor.size}`)
+    digester.update(chunk)
+    yield chunk
+  }
+  if (size !== descriptor.size) throw wrongSize(descriptor, where, String(size))
+  const digest = digester.digest()
+  if (digest !== descriptor.digest) {
+    throw new CodedError('corrupt', `Cannot use ${descriptor.digest} in ${where}: its digest is ${digest}`)
+  }
+}
+
+function wrongSize(descriptor: Pick<Descriptor, 'digest' | 'size'>, where: string, size: string): CodedError {
+  return new CodedError(
+    'corrupt',
+    `Cannot use ${descriptor.digest} in ${where}: it has ${size} bytes instead of ${descriptor.size}`,
+  )
+}

@@ -1,0 +1,120 @@
+// Files written in the ingest directory and renamed when complete, so that no half-written file has a final name.
+
+import {randomBytes} from 'node:crypto'
+import {type FileHandle, mkdir, open, readdir, rename, rm, stat} from 'node:fs/promises'
+import {dirname, join} from 'node:path'
+import {CodedError, hasCode, messageOf} from '../errors/coded-error.ts'
+import type {LayoutPaths} from './layout-paths.ts'
+import {isOwnerAlive, ownerToken} from './process-owner.ts'
+
+/** Our staged files are `<owner token>-<random>`; anything else in the ingest directory is not ours to judge. */
+const STAGED_NAME = /^([^-]+(?:-[^-]+)*)-[0-9a-f]{16}$/
+
+/** A file being written. Disposing it before `publish` removes it. */
+export interface StagedFile extends AsyncDisposable {
+  readonly handle: FileHandle
+  /** Syncs the file and gives it its final name, replacing what is there. */
+  publish(path: string): Promise<void>
+}
+
+export async function stageFile(paths: LayoutPaths): Promise<StagedFile> {
+  const temporary = join(paths.ingest, `${ownerToken()}-${randomBytes(8).toString('hex')}`)
+  const handle = await createIn(paths.ingest, temporary)
+  let published = false
+  return {
+    handle,
+    async publish(path) {
+      await handle.sync()
+      await rename(temporary, path)
+      published = true
+      await syncDirectory(dirname(path))
+    },
+    async [Symbol.asyncDispose]() {
+      await handle.close()
+      if (!published) await rm(temporary, {force: true})
+    },
+  }
+}
+
+/** Another process may remove the directory, once it is empty, between its making and its use: then make it again. */
+async function createIn(directory: string, path: string): Promise<FileHandle> {
+  for (let attempt = 1; ; attempt++) {
+    await mkdir(directory, {recursive: true})
+    try {
+      return await open(path, 'wx', 0o644)
+    } catch (error) {
+      if (attempt === 5 || !hasCode(error, 'not-found')) throw error
+    }
+  }
+}
+
+/** Replaces `path` with `bytes` in one step, on the disk when it resolves. */
+export async function replaceFile(
+  paths: LayoutPaths,
+  path: string,
+  bytes: Uint8Array | string,
+): Promise<void> {
+  await mkdir(dirname(path), {recursive: true})
+  await using staged = await stageFile(paths)
+  await staged.handle.writeFile(bytes)
+  await staged.publish(path)
+}
+
+/** Removes what killed processes left in the ingest directory. */
+export async function sweepIngest(paths: LayoutPaths): Promise<void> {
+  for (const name of await listDirectory(paths.ingest)) {
+    const token = STAGED_NAME.exec(name)?.[1]
+    if (token === undefined) continue
+    const path = join(paths.ingest, name)
+    const modifiedMs = await modifiedTimeOf(path)
+    if (modifiedMs !== undefined && !isOwnerAlive(token, modifiedMs)) await rm(path, {force: true})
+  }
+}
+
+/** The names in a directory; none when it does not exist. */
+export async function listDirectory(path: string): Promise<string[]> {
+  try {
+    return await readdir(path)
+  } catch (error) {
+    if (hasCode(error, 'not-found')) return []
+    throw error
+  }
+}
+
+/** When a file was last written, in epoch milliseconds; undefined when it is gone. */
+export async function modifiedTimeOf(path: string): Promise<number | undefined> {
+  try {
+    return (await stat(path)).mtimeMs
+  } catch (error) {
+    if (hasCode(error, 'not-found')) return undefined
+    throw error
+  }
+}
+
+/** A failed write, told in words: a full disk and a read-only directory are the user's to solve. */
+export function writeError(paths: LayoutPaths, cause: unknown): unknown {
+  const errno = cause instanceof Error && 'code' in cause ? cause.code : undefined
+  switch (errno) {
+    case 'ENOSPC':
+    case 'EDQUOT':
+      return new CodedError('unavailable', `Cannot write to "${paths.root}": the disk is full`, {cause})
+    case 'EACCES':
+    case 'EPERM':
+    case 'EROFS':
+      return new CodedError('permission-denied', `Cannot write to "${paths.root}": ${messageOf(cause)}`, {
+        cause,
+      })
+    default:
+      return cause
+  }
+}
+
+/** Makes renames into a directory durable; syncing the file alone does not. */
+async function syncDirectory(path: string): Promise<void> {
+  const directory = await open(path, 'r')
+  try {
+    await directory.sync()
+  } finally {
+    await directory.close()
+  }
+}
