@@ -1,21 +1,33 @@
-// Opens the place that an image location names. Adapters of other transports arrive as functions in the context.
+// Opens the place that an image location names. What knows the outside world arrives in the context.
 
 import {CodedError} from '../errors/coded-error.ts'
-import {createLayoutSource, createLayoutTarget} from '../layout/oci-directory.ts'
 import type {CallOptions} from '../oci/content-store.ts'
 import type {ImageSource, ImageTarget, Store} from '../oci/image-store.ts'
-import {formatImageLocation, type ImageLocation} from './image-location.ts'
+import type {DockerArchiveLocation, ImageLocation} from './image-location.ts'
 import {openStoreSource, openStoreTarget} from './store-image.ts'
 
-/** What a transport needs that only the composition root has. */
+/** How one kind of location is opened. Opening a target changes nothing that anyone else sees. */
+export interface Transport<Location> {
+  source(location: Location, options: CallOptions): ImageSource | Promise<ImageSource>
+  target(location: Location, options: CallOptions): ImageTarget | Promise<ImageTarget>
+}
+
+/** An image of a layout, in a directory or an archive. */
+export interface LayoutLocation {
+  readonly path: string
+  readonly tag?: string
+}
+
+/** What opening needs that only the composition root has. */
 export interface TransportContext extends CallOptions {
   /** Opens the store of plain names, once, when first asked for; the caller disposes it. */
   readonly store: () => Promise<Store>
   /** Opens the store that `containerd:` names; absent where there is none. */
   readonly containerdStore?: (() => Promise<Store>) | undefined
-  /** Opens an image of a registry; the reference is what stands after `docker://`. */
-  readonly registrySource: (reference: string) => ImageSource | Promise<ImageSource>
-  readonly registryTarget: (reference: string) => ImageTarget | Promise<ImageTarget>
+  readonly registry: Transport<string>
+  readonly layout: Transport<LayoutLocation>
+  readonly ociArchive: Transport<LayoutLocation>
+  readonly dockerArchive: Transport<DockerArchiveLocation>
 }
 
 /** Opens an image for reading; the caller disposes it. Whether it exists shows when it is resolved. */
@@ -29,12 +41,13 @@ export async function openImageSource(
     case 'containerd':
       return openStoreSource(await containerdStore(context), location.name, context)
     case 'docker':
-      return context.registrySource(location.reference)
+      return context.registry.source(location.reference, context)
     case 'oci':
-      return createLayoutSource(location)
+      return context.layout.source(location, context)
     case 'oci-archive':
+      return context.ociArchive.source(location, context)
     case 'docker-archive':
-      throw unsupported(location)
+      return context.dockerArchive.source(location, context)
   }
 }
 
@@ -49,12 +62,13 @@ export async function openImageTarget(
     case 'containerd':
       return openStoreTarget(await containerdStore(context), location.name, context)
     case 'docker':
-      return context.registryTarget(location.reference)
+      return context.registry.target(location.reference, context)
     case 'oci':
-      return createLayoutTarget(location, context)
+      return context.layout.target(location, context)
     case 'oci-archive':
+      return context.ociArchive.target(location, context)
     case 'docker-archive':
-      throw unsupported(location)
+      return context.dockerArchive.target(location, context)
   }
 }
 
@@ -63,8 +77,4 @@ async function containerdStore(context: TransportContext): Promise<Store> {
     throw new CodedError('unsupported', 'Cannot use "containerd:" locations: no containerd is configured')
   }
   return context.containerdStore()
-}
-
-function unsupported(location: ImageLocation): CodedError {
-  return new CodedError('unsupported', `Cannot use "${formatImageLocation(location)}" yet`)
 }
