@@ -1,0 +1,158 @@
+// Flags that several commands share, with the names, letters and variables of `ctr`.
+
+import * as Flags from '@oclif/core/flags'
+import {parseDurationMs} from './duration.ts'
+
+const duration = Flags.custom<number>({parse: async text => parseDurationMs(text)})
+
+/** Understood by every command, before or after its name. */
+export const globalFlags = {
+  store: Flags.option({options: ['auto', 'containerd', 'local'] as const})({
+    helpGroup: 'GLOBAL',
+    description: 'where images live; auto takes containerd when its socket is there',
+    env: 'CTR_REMOTE_STORE',
+    default: 'auto',
+    helpValue: 'auto|containerd|local',
+  }),
+  'data-dir': Flags.string({
+    helpGroup: 'GLOBAL',
+    description: 'directory of the local store (default: $XDG_DATA_HOME/ctr-remote)',
+    env: 'CTR_REMOTE_DATA_DIR',
+  }),
+  address: Flags.string({
+    char: 'a',
+    helpGroup: 'GLOBAL',
+    description: "containerd's socket",
+    env: 'CONTAINERD_ADDRESS',
+    default: '/run/containerd/containerd.sock',
+  }),
+  namespace: Flags.string({
+    char: 'n',
+    helpGroup: 'GLOBAL',
+    description: 'namespace of containerd',
+    env: 'CONTAINERD_NAMESPACE',
+    default: 'default',
+  }),
+  timeout: duration({
+    helpGroup: 'GLOBAL',
+    description: 'give up after this long (30s, 5m; 0 waits)',
+    default: 0,
+  }),
+  'connect-timeout': duration({
+    helpGroup: 'GLOBAL',
+    description: 'give up connecting to containerd after this long',
+    default: 0,
+  }),
+  verbose: Flags.boolean({char: 'v', helpGroup: 'GLOBAL', description: 'say which store is used'}),
+  debug: Flags.boolean({helpGroup: 'GLOBAL', description: 'say more, and where errors come from'}),
+}
+
+/** How to reach and to trust a registry. */
+export const registryFlags = {
+  'skip-verify': Flags.boolean({
+    char: 'k',
+    helpGroup: 'REGISTRY',
+    description: 'do not check TLS certificates',
+  }),
+  'plain-http': Flags.boolean({
+    helpGroup: 'REGISTRY',
+    description: 'use HTTP without TLS (hosts on the loopback interface need no flag)',
+  }),
+  'hosts-dir': Flags.string({
+    helpGroup: 'REGISTRY',
+    description: "directory of hosts.toml files, as containerd's certs.d",
+  }),
+  tlscacert: Flags.string({helpGroup: 'REGISTRY', description: 'file of the certificate authority to trust'}),
+  tlscert: Flags.string({
+    helpGroup: 'REGISTRY',
+    description: 'file of the client certificate',
+    dependsOn: ['tlskey'],
+  }),
+  tlskey: Flags.string({
+    helpGroup: 'REGISTRY',
+    description: "file of the client certificate's key",
+    dependsOn: ['tlscert'],
+  }),
+  refresh: Flags.string({helpGroup: 'REGISTRY', description: 'refresh token for the authorization server'}),
+  'http-dump': Flags.boolean({
+    helpGroup: 'REGISTRY',
+    description: 'print requests and responses, without credentials and bodies, on stderr',
+  }),
+  'http-trace': Flags.boolean({helpGroup: 'REGISTRY', description: 'print one line per request on stderr'}),
+}
+
+const credentials = {
+  helpGroup: 'REGISTRY',
+  description: 'user[:password] of the registry; the default is what docker login stored',
+}
+
+/** Credentials, where `--user` is free to mean them. */
+export const userFlag = {user: Flags.string({...credentials, char: 'u', aliases: ['creds']})}
+
+/** Credentials, where `--user` is the workload's user. */
+export const credsFlag = {creds: Flags.string({...credentials, char: 'u'})}
+
+/** Which platforms of an image are meant. */
+export const platformFlags = {
+  platform: Flags.string({
+    description: "os/architecture[/variant], repeatable or separated by commas (default: this machine's)",
+    multiple: true,
+    multipleNonGreedy: true,
+    delimiter: ',',
+  }),
+  'all-platforms': Flags.boolean({description: 'all platforms of the image', exclusive: ['platform']}),
+}
+
+/** How work is shown while it lasts; always on stderr. */
+export const progressFlags = {
+  progress: Flags.option({options: ['auto', 'plain', 'none'] as const})({
+    description: 'how to show progress; auto draws on a terminal and prints lines elsewhere',
+    default: 'auto',
+    helpValue: 'auto|plain|none',
+  }),
+  quiet: Flags.boolean({char: 'q', description: 'show no progress'}),
+}
+
+/** How layers become eStargz or zstd:chunked; `convert` and `optimize` have these in common. */
+export const conversionFlags = {
+  'estargz-compression-level': Flags.integer({
+    description: 'eStargz compression level',
+    default: 9,
+    min: 0,
+    max: 9,
+  }),
+  'estargz-chunk-size': Flags.integer({
+    description: 'eStargz chunk size in bytes (0: 4 MiB)',
+    default: 0,
+    min: 0,
+  }),
+  'estargz-min-chunk-size': Flags.integer({
+    description:
+      'smallest number of bytes in one gzip stream; needs stargz-snapshotter 0.13 or newer to read',
+    default: 0,
+    min: 0,
+  }),
+  'estargz-external-toc': Flags.boolean({
+    description: 'put the TOCs in an image of their own, <target>-esgztoc',
+  }),
+  'estargz-parallelism': Flags.integer({
+    description: 'accepted; all cores are used, and the output does not depend on their number',
+    default: 0,
+    min: 0,
+  }),
+  'estargz-gzip-helper': Flags.string({
+    aliases: ['GH'],
+    description: 'pigz, igzip or gzip; accepted, and not needed: decompression is built in',
+  }),
+  zstdchunked: Flags.boolean({description: 'zstd:chunked instead of eStargz; needs --oci'}),
+  'zstdchunked-compression-level': Flags.integer({
+    description: 'zstd:chunked compression level',
+    default: 3,
+    min: 1,
+    max: 22,
+  }),
+  oci: Flags.boolean({description: 'convert Docker media types to OCI media types'}),
+  format: Flags.option({options: ['json'] as const})({
+    description: "print the result as nerdctl's --format json does",
+  }),
+}

@@ -1,0 +1,102 @@
+// What a command works with, opened as its flags say: store, registries, archives, progress, and the signal to stop.
+
+import {CodedError} from '../lib/errors/coded-error.ts'
+import type {ProgressSink} from '../lib/io/progress.ts'
+import type {ImageSource, ImageTarget, Store} from '../lib/oci/image-store.ts'
+import type {ImageLocation} from '../lib/transport/image-location.ts'
+import type {TransportContext} from '../lib/transport/open-image.ts'
+import {interruptSignal} from './interrupts.ts'
+import {openProgressView} from './progress.ts'
+import type {RegistryFlags} from './registry.ts'
+import {dataDirectory, openStore} from './stores.ts'
+
+/** Parsed flags that a session looks at; commands without a group of flags leave it out. */
+export interface SessionFlags extends RegistryFlags {
+  readonly store: 'auto' | 'containerd' | 'local'
+  readonly 'data-dir'?: string | undefined
+  readonly address: string
+  readonly namespace: string
+  readonly timeout: number
+  readonly verbose: boolean
+  readonly debug: boolean
+  readonly progress?: 'auto' | 'plain' | 'none'
+  readonly quiet?: boolean
+}
+
+export interface Session extends AsyncDisposable {
+  /** Aborted by SIGINT, SIGTERM, SIGHUP and `--timeout`. */
+  readonly signal: AbortSignal
+  /** The store of plain names; opened once, and closed with the session. */
+  store(): Promise<Store>
+  /** The image that a person names; the caller disposes it. */
+  source(location: string | ImageLocation): Promise<ImageSource>
+  /** The place for an image that a person names; the caller disposes it. */
+  target(location: string | ImageLocation): Promise<ImageTarget>
+  /** Runs `work` while its progress is shown. */
+  watch<Result>(work: (onProgress: ProgressSink) => Promise<Result>): Promise<Result>
+  /** A message for people, on stderr. */
+  say(message: string): void
+}
+
+/** Opens a session; nothing is touched before it is asked for. */
+export async function openSession(flags: SessionFlags, userAgent: string): Promise<Session> {
+  const signal = signalFor(flags.timeout)
+  const say = (message: string) => void process.stderr.write(`${message}\n`)
+  const opened: AsyncDisposable[] = []
+
+  const store = once(async () => {
+    const choice = {...flags, dataDirectory: dataDirectory(flags['data-dir'], process.env)}
+    const found = await openStore(choice, signal)
+    opened.push(found)
+    if (flags.verbose || flags.debug) say(`store: ${found.kind} (${found.name})`)
+    return found
+  })
+  const context = once(async (): Promise<TransportContext> => {
+    const {openTransports} = await import('./transports.ts')
+    const transports = await openTransports({flags, userAgent, signal, store, say})
+    opened.push(transports)
+    return transports
+  })
+
+  return {
+    signal,
+    store,
+    say,
+    async source(location) {
+      const {openImageSource} = await import('../lib/transport/open-image.ts')
+      return openImageSource(await locate(location), await context())
+    },
+    async target(location) {
+      const {openImageTarget} = await import('../lib/transport/open-image.ts')
+      return openImageTarget(await locate(location), await context())
+    },
+    async watch(work) {
+      const mode = flags.quiet ? 'none' : (flags.progress ?? 'auto')
+      await using view = await openProgressView({mode, terminal: process.stderr.isTTY === true, print: say})
+      return await work(view.sink)
+    },
+    async [Symbol.asyncDispose]() {
+      for (const resource of opened.reverse()) await resource[Symbol.asyncDispose]()
+    },
+  }
+}
+
+function signalFor(timeoutMs: number): AbortSignal {
+  if (timeoutMs === 0) return interruptSignal
+  const timeout = new AbortController()
+  const reason = new CodedError('unavailable', `Cannot finish within ${timeoutMs} ms (--timeout)`)
+  setTimeout(() => timeout.abort(reason), timeoutMs).unref()
+  return AbortSignal.any([interruptSignal, timeout.signal])
+}
+
+async function locate(location: string | ImageLocation): Promise<ImageLocation> {
+  if (typeof location !== 'string') return location
+  const {parseImageLocation} = await import('../lib/transport/image-location.ts')
+  return parseImageLocation(location)
+}
+
+/** `open`, whose first call counts. */
+function once<Value>(open: () => Promise<Value>): () => Promise<Value> {
+  let value: Promise<Value> | undefined
+  return () => (value ??= open())
+}

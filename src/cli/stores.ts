@@ -1,0 +1,53 @@
+// Opens the store that the flags choose. This is the one place that knows which stores there are.
+
+import {constants} from 'node:fs'
+import {access} from 'node:fs/promises'
+import {join, resolve} from 'node:path'
+import {CodedError} from '../lib/errors/coded-error.ts'
+import type {Store} from '../lib/oci/image-store.ts'
+
+export interface StoreChoice {
+  readonly store: 'auto' | 'containerd' | 'local'
+  readonly dataDirectory: string
+  /** containerd's socket; a leading `unix://` is allowed. */
+  readonly address: string
+  readonly namespace: string
+}
+
+/** The store for a choice; `auto` takes containerd when we may talk to its socket. The caller disposes it. */
+export async function openStore(choice: StoreChoice, signal: AbortSignal): Promise<Store> {
+  const kind = choice.store === 'auto' ? await chooseStore(choice.address) : choice.store
+  if (kind === 'containerd') {
+    throw new CodedError(
+      'unsupported',
+      `Cannot use the containerd at "${choice.address}": containerd is not supported as a store yet; choose --store local (or CTR_REMOTE_STORE=local)`,
+    )
+  }
+  const {openLocalStore} = await import('../lib/layout/local-store.ts')
+  return openLocalStore(join(choice.dataDirectory, 'images'), {signal})
+}
+
+/** The directory of everything that we keep for a user. */
+export function dataDirectory(
+  flag: string | undefined,
+  environment: Readonly<Record<string, string | undefined>>,
+): string {
+  if (flag) return resolve(flag)
+  // The XDG specification has relative paths ignored.
+  const {XDG_DATA_HOME, HOME} = environment
+  if (XDG_DATA_HOME?.startsWith('/')) return join(XDG_DATA_HOME, 'ctr-remote')
+  if (HOME) return join(HOME, '.local/share/ctr-remote')
+  throw new CodedError(
+    'failed-precondition',
+    'Cannot choose a directory for the local store: set --data-dir, XDG_DATA_HOME or HOME',
+  )
+}
+
+async function chooseStore(address: string): Promise<'containerd' | 'local'> {
+  try {
+    await access(address.replace(/^unix:\/\//, ''), constants.R_OK | constants.W_OK)
+    return 'containerd'
+  } catch {
+    return 'local'
+  }
+}

@@ -1,0 +1,47 @@
+import * as Flags from '@oclif/core/flags'
+import {BaseCommand, word} from '../../base-command.ts'
+import {platformFlags, progressFlags, registryFlags, userFlag} from '../../cli/flags.ts'
+import {platformsFrom} from '../../cli/platforms.ts'
+
+export default class ImagePull extends BaseCommand {
+  static override summary = 'Pull an image from a registry into the store'
+  static override examples = [
+    '<%= config.bin %> image pull docker.io/library/debian:12',
+    '<%= config.bin %> image pull --all-platforms ghcr.io/owner/app:1',
+  ]
+
+  static override args = {ref: word('name of the image, with its registry')}
+
+  static override flags = {
+    ...platformFlags,
+    label: Flags.string({
+      description: 'label for the image, key=value',
+      multiple: true,
+      multipleNonGreedy: true,
+    }),
+    ...progressFlags,
+    ...registryFlags,
+    ...userFlag,
+  }
+
+  async run(): Promise<{name: string; digest: string; copiedBytes: number; presentBytes: number}> {
+    const {args, flags} = await this.parse(ImagePull)
+    const platforms = platformsFrom(flags)
+    const {parseLabels} = await import('../../cli/labels.ts')
+    const labels = parseLabels(flags.label ?? [])
+    const {copyImage} = await import('../../lib/convert/copy-image.ts')
+    const ref = args.ref.replace(/^docker:\/\//, '')
+    await using session = await this.openSession(flags)
+    await using source = await session.source({transport: 'docker', reference: ref})
+    await using target = await session.target({transport: 'store', name: ref})
+    const {root, ...bytes} = await session.watch(onProgress =>
+      copyImage(source, target, {platforms, index: 'sparse', onProgress, signal: session.signal}),
+    )
+    if (Object.keys(labels).length > 0) {
+      const store = await session.store()
+      await store.images.put(target.name, root, {labels, signal: session.signal})
+    }
+    this.log(root.digest)
+    return {name: target.name, digest: root.digest, ...bytes}
+  }
+}
