@@ -57,7 +57,9 @@ export function parseInvocation(argv: readonly string[]): Invocation {
   const [first] = words
   if (first === undefined) return {kind: 'help', words: []}
   if (first === 'help' || first === 'h') return {kind: 'help', words: resolveTopic(words.slice(1))}
-  if (globals.includes('--help') || globals.includes('-h') || asksForHelp(words)) return {kind: 'help', words}
+  if (globals.includes('--help') || globals.includes('-h') || asksForHelp(words)) {
+    return {kind: 'help', words: beforeDashes(words).filter(word => !HELP_FLAGS.has(word))}
+  }
   return {kind: 'command', words, globals}
 }
 
@@ -102,8 +104,10 @@ export function asksForJson(argv: readonly string[]): boolean {
   return beforeDashes(argv).some(token => /^--?json(=(1|t|true))?$/i.test(token))
 }
 
+const HELP_FLAGS = new Set(['--help', '-help', '-h'])
+
 function asksForHelp(words: readonly string[]): boolean {
-  return beforeDashes(words).some(token => token === '--help' || token === '-h' || token === '-help')
+  return beforeDashes(words).some(token => HELP_FLAGS.has(token))
 }
 
 function beforeDashes(argv: readonly string[]): readonly string[] {

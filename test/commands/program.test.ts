@@ -1,0 +1,277 @@
+import {spawnSync} from 'node:child_process'
+import {chmod, copyFile, mkdir, readFile, symlink, writeFile} from 'node:fs/promises'
+import {join, resolve} from 'node:path'
+import {afterAll, beforeAll, describe, expect, it} from 'vitest'
+import {CTR_REMOTE, createUser, type User} from '../support/ctr-remote.ts'
+
+let user: User
+beforeAll(async () => {
+  user = await createUser()
+})
+afterAll(() => user[Symbol.asyncDispose]())
+
+const {version} = JSON.parse(await readFile(resolve(import.meta.dirname, '../../package.json'), 'utf8')) as {
+  version: string
+}
+
+/** A program of that name in a directory of its own; resolves to the directory. */
+async function fakeProgram(name: string, script: string): Promise<string> {
+  const directory = join(user.home, `${name}-${Math.random().toString(36).slice(2)}`)
+  await mkdir(directory)
+  await writeFile(join(directory, name), `#!/bin/sh\n${script}\n`, {mode: 0o755})
+  return directory
+}
+
+describe('the launcher', () => {
+  for (const argv of [['--version'], ['-v'], ['-n', 'k8s.io', '--version']]) {
+    it(`${argv.join(' ')} prints the version`, async () => {
+      expect(await user.run(...argv)).toEqual({exitCode: 0, stdout: `ctr-remote ${version}\n`, stderr: ''})
+    })
+  }
+
+  it('finds its package through a chain of links, absolute and relative', async () => {
+    const directory = join(user.home, 'links')
+    await mkdir(directory)
+    await symlink(CTR_REMOTE, join(directory, 'first'))
+    await symlink('first', join(directory, 'second'))
+    const {stdout} = spawnSync(join(directory, 'second'), ['--version'], {encoding: 'utf8', cwd: '/'})
+    expect(stdout).toBe(`ctr-remote ${version}\n`)
+  })
+
+  it('says what is missing where Node.js is too old', async () => {
+    const root = join(user.home, 'package')
+    await mkdir(join(root, 'bin'), {recursive: true})
+    await copyFile(CTR_REMOTE, join(root, 'bin/ctr-remote'))
+    await chmod(join(root, 'bin/ctr-remote'), 0o755)
+    const oldNode = await fakeProgram('node', 'echo v22.18.0')
+    const {status, stderr} = spawnSync(join(root, 'bin/ctr-remote'), ['--version'], {
+      encoding: 'utf8',
+      env: {PATH: `${oldNode}:${await essentialTools()}`},
+    })
+    expect(status).toBe(1)
+    expect(stderr).toContain('needs Node.js 22.19 or newer')
+  })
+
+  it('says that a checkout is not built', async () => {
+    const root = join(user.home, 'unbuilt')
+    await mkdir(join(root, 'bin'), {recursive: true})
+    await copyFile(CTR_REMOTE, join(root, 'bin/ctr-remote'))
+    const {status, stderr} = spawnSync('sh', [join(root, 'bin/ctr-remote')], {
+      encoding: 'utf8',
+      env: {PATH: `${join(process.execPath, '..')}:/usr/bin:/bin`},
+    })
+    expect(status).toBe(1)
+    expect(stderr).toContain('is not built; run bin/setup there')
+  })
+
+  it('gives compression a thread per core, and leaves a chosen number alone', async () => {
+    const node = await fakeProgram(
+      'node',
+      `[ "$1" = --version ] && echo v24.0.0 || echo "$UV_THREADPOOL_SIZE"`,
+    )
+    const root = join(user.home, 'threads')
+    await mkdir(join(root, 'bin'), {recursive: true})
+    await mkdir(join(root, 'dist/cli'), {recursive: true})
+    await writeFile(join(root, 'dist/cli/start.js'), '')
+    await copyFile(CTR_REMOTE, join(root, 'bin/ctr-remote'))
+    const threads = (env: Record<string, string>) =>
+      spawnSync('sh', [join(root, 'bin/ctr-remote')], {
+        encoding: 'utf8',
+        env: {PATH: `${node}:/usr/bin:/bin`, ...env},
+      }).stdout.trim()
+    expect(Number(threads({}))).toBeGreaterThanOrEqual(4)
+    expect(threads({UV_THREADPOOL_SIZE: '2'})).toBe('2')
+  })
+})
+
+/** A directory with what the launcher needs of the system: neither Node.js nor ctr are in it. */
+async function essentialTools(): Promise<string> {
+  const directory = await fakeProgram('true', '')
+  for (const tool of ['sh', 'dirname', 'readlink', 'getconf']) {
+    await symlink(`/usr/bin/${tool}`, join(directory, tool))
+  }
+  return directory
+}
+
+describe('help', () => {
+  for (const argv of [[], ['--help'], ['-h'], ['help']]) {
+    it(`"${argv.join(' ')}" lists topics and commands on stdout`, async () => {
+      const {exitCode, stdout, stderr} = await user.run(...argv)
+      expect({exitCode, stderr}).toEqual({exitCode: 0, stderr: ''})
+      for (const word of ['image', 'registry', 'version', 'autocomplete']) expect(stdout).toContain(word)
+    })
+  }
+
+  it('lists the commands of a topic, by any of its names', async () => {
+    for (const topic of ['image', 'images', 'i']) {
+      const {exitCode, stdout} = await user.run(topic)
+      expect(exitCode).toBe(0)
+      expect(stdout).toMatch(/image pull .*\n(.*\n)*.*image rm /)
+    }
+  })
+
+  it('tells the flags of a command', async () => {
+    const {exitCode, stdout} = await user.run('images', 'pull', '--help')
+    expect(exitCode).toBe(0)
+    expect(stdout).toContain('--all-platforms')
+    expect((await user.run('help', 'image', 'pull')).stdout).toBe(stdout)
+  })
+})
+
+describe('commands that are not ours', () => {
+  it('are handed to ctr: arguments, exit code and all', async () => {
+    const directory = await fakeProgram(
+      'ctr',
+      'for word; do echo "<$word>"; done; echo complaint >&2; exit 7',
+    )
+    await using other = await createUser({PATH: `${directory}:${process.env.PATH}`})
+    const {exitCode, stdout, stderr} = await other.run(
+      '-v',
+      '--store',
+      'local',
+      '-n',
+      'k8s.io',
+      'run',
+      '--rm',
+      'a b',
+      '--',
+      '-v',
+      '--help',
+    )
+    expect(stdout.trim().split('\n')).toEqual([
+      '<-n>',
+      '<k8s.io>',
+      '<run>',
+      '<--rm>',
+      '<a b>',
+      '<-->',
+      '<-v>',
+      '<--help>',
+    ])
+    expect({exitCode, stderr}).toEqual({exitCode: 7, stderr: 'complaint\n'})
+  })
+
+  it('include image commands that we lack, and their help', async () => {
+    const directory = await fakeProgram('ctr', 'echo "$*"')
+    await using other = await createUser({PATH: `${directory}:${process.env.PATH}`})
+    expect((await other.run('images', 'check')).stdout).toBe('image check\n')
+    expect((await other.run('image', 'check', '--help')).stdout).toBe('image check --help\n')
+  })
+
+  it('are an error with a suggestion where there is no ctr', async () => {
+    const {status, stdout, stderr} = spawnSync(CTR_REMOTE, ['image', 'pul', 'x'], {
+      encoding: 'utf8',
+      env: {HOME: user.home, PATH: await essentialTools()},
+    })
+    expect({status, stdout}).toEqual({status: 10, stdout: ''})
+    expect(stderr).toBe(
+      'ctr-remote: Cannot run "image pul" (did you mean "image pull"?): ctr-remote has no such command, and there is no "ctr" on the PATH to hand it to\n',
+    )
+  })
+})
+
+describe('bad command lines exit 2', () => {
+  const check = (line: string, message: RegExp) =>
+    it(line, async () => {
+      const {exitCode, stdout, stderr} = await user.run(...line.split(' '))
+      expect(stderr).toMatch(message)
+      expect(stderr).toMatch(/^ctr-remote: /)
+      expect({exitCode, stdout}).toEqual({exitCode: 2, stdout: ''})
+    })
+  check('--frobnicate image ls', /"--frobnicate"/)
+  check('image pull', /Missing 1 required arg/)
+  check('image ls --frobnicate', /Nonexistent flag: --frobnicate/)
+  check('image pull x --platform linux/amd64 --all-platforms', /--all-platforms/)
+  check('image pull x --label nothing', /"nothing"/)
+  check('image pull x --platform a/b/c/d', /"a\/b\/c\/d"/)
+  check('image ls --store nowhere', /--store=nowhere/)
+  check('image ls --timeout 5', /"5"/)
+  check('image pull UPPER/case', /UPPER\/case/)
+
+  it('with --json, as an object too', async () => {
+    const {exitCode, stdout, stderr} = await user.run('image', 'rm', 'missing', '--json')
+    expect(exitCode).toBe(3)
+    const {error} = JSON.parse(stdout)
+    expect(error.code).toBe('not-found')
+    expect(stderr).toBe(`ctr-remote: ${error.message}\n`)
+  })
+})
+
+describe('an empty store', () => {
+  it('lists its columns', async () => {
+    const {exitCode, stdout, stderr} = await user.run('image', 'ls')
+    expect({exitCode, stderr}).toEqual({exitCode: 0, stderr: ''})
+    expect(stdout.split(/\s+/).filter(Boolean)).toEqual([
+      'REF',
+      'TYPE',
+      'DIGEST',
+      'SIZE',
+      'PLATFORMS',
+      'LABELS',
+    ])
+  })
+  it('lists nothing with -q, and an empty array with --json', async () => {
+    expect((await user.run('image', 'ls', '-q')).stdout).toBe('')
+    expect(JSON.parse((await user.run('image', 'ls', '--json')).stdout)).toEqual([])
+  })
+  it('says with -v which one it is', async () => {
+    const {stderr} = await user.run('-v', 'image', 'ls')
+    expect(stderr).toBe(`store: local (${user.home}/.local/share/ctr-remote/images)\n`)
+  })
+})
+
+describe('output that nobody reads', () => {
+  it('a closed stdout is no failure', () => {
+    const {status, stderr} = spawnSync('sh', ['-c', `"$0" --help | true; "$0" image ls | true`, CTR_REMOTE], {
+      encoding: 'utf8',
+      env: {...process.env, HOME: user.home, CTR_REMOTE_STORE: 'local'},
+    })
+    expect({status, stderr}).toEqual({status: 0, stderr: ''})
+  })
+})
+
+describe('registry serve', () => {
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+    it(`prints its URL, logs requests, and ends well on ${signal}`, async () => {
+      const serving = user.start('registry', 'serve', '--listen', '127.0.0.1:0')
+      const url = await serving.line('stdout', /^http:/)
+      expect((await fetch(`${url}/v2/`)).status).toBe(200)
+      await serving.line('stderr', /^GET \/v2\/ 200/)
+      serving.child.kill(signal)
+      expect((await serving.finished).exitCode).toBe(0)
+    })
+  }
+
+  it('asks for the credentials it was given, and never prints them', async () => {
+    const serving = user.start(
+      'registry',
+      'serve',
+      '--listen',
+      '127.0.0.1:0',
+      '--user',
+      'ci:hunter2',
+      '--log-format',
+      'json',
+    )
+    const url = await serving.line('stdout', /^http:/)
+    expect((await fetch(`${url}/v2/`)).status).toBe(401)
+    const authorization = `Basic ${Buffer.from('ci:hunter2').toString('base64')}`
+    expect((await fetch(`${url}/v2/`, {headers: {authorization}})).status).toBe(200)
+    expect(JSON.parse(await serving.line('stderr', /"status":200/))).toMatchObject({
+      method: 'GET',
+      path: '/v2/',
+    })
+    serving.child.kill('SIGTERM')
+    const {stdout, stderr} = await serving.finished
+    expect(stdout + stderr).not.toContain('hunter2')
+  })
+
+  it('says when the address is taken', async () => {
+    const serving = user.start('registry', 'serve', '--listen', '127.0.0.1:0')
+    const url = await serving.line('stdout', /^http:/)
+    const second = await user.run('registry', 'serve', '--listen', new URL(url).host)
+    expect(second.exitCode).toBe(5)
+    serving.child.kill('SIGTERM')
+    await serving.finished
+  })
+})
