@@ -1,0 +1,171 @@
+// The table of contents of a layer (eStargz spec, "TOC"): JSON, encoded byte for byte as Go's MarshalIndent does, so that
+// equal layers have equal TOCs whoever wrote them.
+
+import {CodedError} from '../errors/coded-error.ts'
+import type {TarEntryType} from '../tar/tar-entry.ts'
+
+/** One entry, with the spec's own names. A field that is absent is zero; offsets and sizes are bytes. */
+export interface TocEntry {
+  readonly name: string
+  readonly type: TarEntryType | 'chunk'
+  readonly size?: number
+  /** RFC 3339, UTC, whole seconds. */
+  readonly modtime?: string
+  readonly linkName?: string
+  readonly mode?: number
+  readonly uid?: number
+  readonly gid?: number
+  readonly userName?: string
+  readonly groupName?: string
+  /** Where in the blob the stream starts in which the chunk is, and where in that stream's output it starts. */
+  readonly offset?: number
+  readonly innerOffset?: number
+  readonly devMajor?: number
+  readonly devMinor?: number
+  /** Base64 values. */
+  readonly xattrs?: Readonly<Record<string, string>>
+  /** Of the whole file. */
+  readonly digest?: string
+  readonly chunkOffset?: number
+  /** Absent: to the end of the file. */
+  readonly chunkSize?: number
+  readonly chunkDigest?: string
+}
+
+/** A TOC that was read; entries in the order of the layer. */
+export interface Toc {
+  readonly version: number
+  readonly entries: readonly TocEntry[]
+}
+
+/** Largest TOC that we read, in bytes of JSON: about a million files, and below V8's longest string. */
+export const MAX_TOC_SIZE = 384 << 20
+
+const TYPES: readonly string[] = ['reg', 'dir', 'symlink', 'hardlink', 'char', 'block', 'fifo', 'chunk']
+
+/** In the order in which they are written; `name` and `type` are always there. */
+const KEYS = [
+  ['size', 'number'],
+  ['modtime', 'string'],
+  ['linkName', 'string'],
+  ['mode', 'number'],
+  ['uid', 'number'],
+  ['gid', 'number'],
+  ['userName', 'string'],
+  ['groupName', 'string'],
+  ['offset', 'number'],
+  ['innerOffset', 'number'],
+  ['devMajor', 'number'],
+  ['devMinor', 'number'],
+  ['xattrs', 'object'],
+  ['digest', 'string'],
+  ['chunkOffset', 'number'],
+  ['chunkSize', 'number'],
+  ['chunkDigest', 'string'],
+] as const satisfies readonly (readonly [keyof TocEntry, string])[]
+
+/** Numbers that can be negative in a valid tar; all others are sizes and offsets. */
+const SIGNED_KEYS: readonly string[] = ['uid', 'gid', 'mode']
+
+/** How many entries become text at a time, to keep strings and garbage small. */
+const ENTRIES_PER_PIECE = 4096
+
+/** The TOC's JSON. */
+export function encodeToc(entries: Iterable<TocEntry>): Uint8Array {
+  const encoder = new TextEncoder()
+  const pieces: Uint8Array[] = []
+  let texts: string[] = []
+  let count = 0
+  const flush = () => {
+    pieces.push(encoder.encode(texts.join('')))
+    texts = []
+  }
+  texts.push('{\n\t"version": 1,\n\t"entries": [')
+  for (const entry of entries) {
+    texts.push(count++ > 0 ? ',\n\t\t' : '\n\t\t', encodeEntry(entry))
+    if (texts.length >= ENTRIES_PER_PIECE) flush()
+  }
+  texts.push(count > 0 ? '\n\t]\n}' : ']\n}')
+  flush()
+  return concat(pieces)
+}
+
+function encodeEntry(entry: TocEntry): string {
+  const written: Record<string, unknown> = {name: entry.name, type: entry.type}
+  for (const [key] of KEYS) if (entry[key]) written[key] = entry[key]
+  const json = JSON.stringify(written, undefined, '\t').replaceAll('\n', '\n\t\t')
+  return json.replace(/[<>&\u2028\u2029]/g, escapeForGo)
+}
+
+/** Go's encoder escapes what HTML or JavaScript might misread. */
+function escapeForGo(character: string): string {
+  return `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`
+}
+
+/**
+ * Parses and checks a TOC; `where` names it in the `corrupt` error that a malformed one throws. Whether entries fit the
+ * blob and each other is for `indexToc` to say. Unknown fields are dropped.
+ */
+export function parseToc(json: Uint8Array, where: string): Toc {
+  if (json.length > MAX_TOC_SIZE) {
+    throw new CodedError('unsupported', `Cannot read ${where}: it is larger than ${MAX_TOC_SIZE} bytes`)
+  }
+  let value: unknown
+  try {
+    value = JSON.parse(new TextDecoder().decode(json))
+  } catch (cause) {
+    throw new CodedError('corrupt', `Cannot read ${where}: it is not JSON`, {cause})
+  }
+  const {version, entries} = isObject(value) ? value : {}
+  if (version !== 1) {
+    throw new CodedError(
+      'unsupported',
+      `Cannot read ${where}: its version is ${JSON.stringify(version)}, not 1`,
+    )
+  }
+  // Go writes `null` for an empty list.
+  if (entries !== null && !Array.isArray(entries)) {
+    throw new CodedError('corrupt', `Cannot read ${where}: it has no list of entries`)
+  }
+  return {
+    version,
+    entries: (entries ?? []).map((entry, index) => parseEntry(entry, `${where}, entry ${index}`)),
+  }
+}
+
+function parseEntry(value: unknown, where: string): TocEntry {
+  if (!isObject(value) || typeof value.name !== 'string' || !TYPES.includes(value.type as string)) {
+    throw new CodedError('corrupt', `Cannot use ${where}: it has no name or no valid type`)
+  }
+  const entry: Record<string, unknown> = {name: value.name, type: value.type}
+  for (const [key, type] of KEYS) {
+    const field = value[key]
+    if (field === undefined || field === null) continue
+    const isValid =
+      type === 'object'
+        ? isObject(field) && Object.values(field).every(item => typeof item === 'string')
+        : type === 'number'
+          ? Number.isSafeInteger(field) && (SIGNED_KEYS.includes(key) || (field as number) >= 0)
+          : typeof field === 'string'
+    if (!isValid) throw new CodedError('corrupt', `Cannot use ${where}: its "${key}" is not valid`)
+    entry[key] = field
+  }
+  // Every field was checked against the type that `TocEntry` gives it.
+  return entry as unknown as TocEntry
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+function concat(pieces: readonly Uint8Array[]): Uint8Array {
+  const [only] = pieces
+  if (pieces.length === 1 && only) return only
+  const bytes = new Uint8Array(pieces.reduce((sum, piece) => sum + piece.length, 0))
+  let at = 0
+  for (const piece of pieces) {
+    bytes.set(piece, at)
+    at += piece.length
+  }
+  return bytes
+}

@@ -1,0 +1,156 @@
+// One 512-byte tar header block: V7, POSIX ustar (also under PAX), GNU and star. Parser and encoder.
+//
+// Layout (offset, size): name 0,100 · mode 100,8 · uid 108,8 · gid 116,8 · size 124,12 · mtime 136,12 · checksum 148,8 ·
+// typeflag 156,1 · linkname 157,100 · magic 257,6 · version 263,2 · uname 265,32 · gname 297,32 · devmajor 329,8 ·
+// devminor 337,8 · prefix 345,155 (star: 131; GNU: other fields).
+
+import {CodedError} from '../errors/coded-error.ts'
+import {decodeByteText, encodeByteText} from '../io/byte-text.ts'
+import {BLOCK_SIZE} from './tar-entry.ts'
+
+/** The fields of one block, before PAX and GNU extensions override them. */
+export interface HeaderBlock {
+  readonly name: string
+  readonly mode: number
+  readonly uid: number
+  readonly gid: number
+  readonly size: number
+  readonly mtime: number
+  /** One character; `\0` in V7 archives. */
+  readonly typeflag: string
+  readonly linkName: string
+  readonly userName: string
+  readonly groupName: string
+  readonly devMajor: number
+  readonly devMinor: number
+}
+
+/** What `encodeHeaderBlock` writes; owner, time and mode are 0 unless given. */
+export interface NewHeader {
+  readonly name: string
+  readonly typeflag: string
+  readonly size: number
+  readonly mode?: number
+}
+
+const CHECKSUM = {offset: 148, size: 8}
+
+/** True for a block of 512 zero bytes; two of them end an archive. */
+export function isZeroBlock(block: Uint8Array): boolean {
+  return block.every(byte => byte === 0)
+}
+
+/** Parses one block; `where` names it in the `corrupt` error that a malformed one throws. */
+export function parseHeaderBlock(block: Uint8Array, where: string): HeaderBlock {
+  checkChecksum(block, where)
+  const number = (offset: number, size: number, field: string) =>
+    parseNumber(block.subarray(offset, offset + size), field, where)
+  const magic = latin1(block.subarray(257, 265))
+  const isUstar = magic.startsWith('ustar\0')
+  const isGnu = magic === 'ustar  \0'
+  const isStar = isUstar && latin1(block.subarray(508, 512)) === 'tar\0'
+  const prefix = isUstar ? text(block, 345, isStar ? 131 : 155) : ''
+  const name = text(block, 0, 100)
+  return {
+    name: prefix ? `${prefix}/${name}` : name,
+    mode: number(100, 8, 'mode'),
+    uid: number(108, 8, 'uid'),
+    gid: number(116, 8, 'gid'),
+    size: number(124, 12, 'size'),
+    mtime: number(136, 12, 'mtime'),
+    typeflag: String.fromCharCode(block[156]!),
+    linkName: text(block, 157, 100),
+    userName: isUstar || isGnu ? text(block, 265, 32) : '',
+    groupName: isUstar || isGnu ? text(block, 297, 32) : '',
+    devMajor: isUstar || isGnu ? number(329, 8, 'devmajor') : 0,
+    devMinor: isUstar || isGnu ? number(337, 8, 'devminor') : 0,
+  }
+}
+
+/** A ustar block for a short name: landmarks, the TOC, and our own PAX headers. */
+export function encodeHeaderBlock(header: NewHeader): Uint8Array {
+  const block = new Uint8Array(BLOCK_SIZE)
+  const put = (value: string, offset: number) => block.set(encodeByteText(value), offset)
+  const octal = (value: number, digits: number) => `${value.toString(8).padStart(digits, '0')}\0`
+  if (encodeByteText(header.name).length > 100 || header.size >= 8 ** 11) {
+    throw new CodedError('internal', `Cannot encode ${JSON.stringify(header)} as a plain ustar header`)
+  }
+  put(header.name, 0)
+  put(octal(header.mode ?? 0, 7), 100)
+  put(octal(0, 7), 108)
+  put(octal(0, 7), 116)
+  put(octal(header.size, 11), 124)
+  put(octal(0, 11), 136)
+  put(header.typeflag, 156)
+  put('ustar\x0000', 257)
+  put(octal(0, 7), 329)
+  put(octal(0, 7), 337)
+  put(`${checksums(block).unsigned.toString(8).padStart(6, '0')}\0 `, CHECKSUM.offset)
+  return block
+}
+
+/** The sum of all bytes with the checksum field as spaces; old tars summed signed bytes. */
+function checksums(block: Uint8Array): {unsigned: number; signed: number} {
+  let unsigned = 0
+  let signed = 0
+  for (let at = 0; at < BLOCK_SIZE; at++) {
+    const inField = at >= CHECKSUM.offset && at < CHECKSUM.offset + CHECKSUM.size
+    const byte = inField ? 0x20 : block[at]!
+    unsigned += byte
+    signed += byte < 0x80 ? byte : byte - 0x100
+  }
+  return {unsigned, signed}
+}
+
+function checkChecksum(block: Uint8Array, where: string): void {
+  const {unsigned, signed} = checksums(block)
+  const field = block.subarray(CHECKSUM.offset, CHECKSUM.offset + CHECKSUM.size)
+  const stored = parseNumber(field, 'checksum', where)
+  if (stored !== unsigned && stored !== signed) {
+    throw new CodedError('corrupt', `Cannot read ${where}: its checksum does not match`)
+  }
+}
+
+/** A numeric field: octal text, or base-256 (two's complement, GNU) when the top bit of the first byte is set. */
+function parseNumber(field: Uint8Array, name: string, where: string): number {
+  const value = field[0]! & 0x80 ? parseBase256(field) : parseOctal(field)
+  if (value === undefined) {
+    throw new CodedError('corrupt', `Cannot read ${where}: its ${name} field is not a number`)
+  }
+  return value
+}
+
+function parseBase256(field: Uint8Array): number | undefined {
+  const isNegative = (field[0]! & 0x40) !== 0
+  let value = isNegative ? -1n : 0n
+  for (const [index, byte] of field.entries()) {
+    const digit = index === 0 ? (isNegative ? byte | 0x80 : byte & 0x7f) : byte
+    value = (value << 8n) | BigInt(digit)
+  }
+  const number = Number(value)
+  return Number.isSafeInteger(number) ? number : undefined
+}
+
+/** Octal digits between spaces and NULs; an empty field is 0, as every tar reads it. */
+function parseOctal(field: Uint8Array): number | undefined {
+  const digits = latin1(field).replace(/^[ \0]+|[ \0]+$/g, '')
+  const end = digits.indexOf('\0')
+  const octal = end < 0 ? digits : digits.slice(0, end)
+  if (octal === '') return 0
+  return /^[0-7]+$/.test(octal) ? Number.parseInt(octal, 8) : undefined
+}
+
+/** A text field ends at its first NUL, or at its size. */
+function text(block: Uint8Array, offset: number, size: number): string {
+  return decodeByteText(untilNul(block.subarray(offset, offset + size)))
+}
+
+/** `bytes` up to the first NUL. */
+export function untilNul(bytes: Uint8Array): Uint8Array {
+  const end = bytes.indexOf(0)
+  return end < 0 ? bytes : bytes.subarray(0, end)
+}
+
+function latin1(bytes: Uint8Array): string {
+  return String.fromCharCode(...bytes)
+}
