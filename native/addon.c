@@ -1,0 +1,470 @@
+// The N-API face of codec.c and system.c: arguments in, promises out. Bulk work runs on libuv's thread pool; the caller's
+// buffers are referenced until it has ended, never copied.
+
+#include <node_api.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "codec.h"
+#include "system.h"
+
+#define MAX_ARGS 8
+#define COUNT(array) (sizeof(array) / sizeof *(array))
+
+enum job_kind { JOB_COMPRESS, JOB_HASH, JOB_INFLATE, JOB_UPDATE, JOB_UPDATE_PIECES, JOB_FINAL };
+
+// One call on its way through the thread pool.
+struct job {
+	enum job_kind kind;
+	enum member_kind member;
+	int level;
+	struct spool spool;
+	struct piece_lists lists;
+	struct sha256_stream *stream;
+	const uint8_t *in;
+	size_t in_size;
+	uint8_t *out;
+	size_t out_size;
+	uint32_t *sizes;
+	const char *error;
+	napi_ref arguments;
+	napi_deferred deferred;
+	napi_async_work work;
+};
+
+static napi_value throw_error(napi_env env, const char *message)
+{
+	napi_throw_error(env, NULL, message);
+	return NULL;
+}
+
+// Typed arrays and Buffers: their memory and length in bytes.
+static bool bytes_of(napi_env env, napi_value value, const uint8_t **data, size_t *size)
+{
+	bool typed = false;
+	napi_typedarray_type type;
+	size_t length, offset;
+	void *memory;
+	if (napi_is_typedarray(env, value, &typed) != napi_ok || !typed)
+		return false;
+	if (napi_get_typedarray_info(env, value, &type, &length, &memory, NULL, &offset) != napi_ok)
+		return false;
+	size_t width = type == napi_float64_array ? 8 : type == napi_uint32_array ? 4 : 1;
+	*data = memory;
+	*size = length * width;
+	return true;
+}
+
+static bool spool_of(napi_env env, napi_value value, struct spool *spool)
+{
+	static const uint8_t nothing;
+	napi_valuetype type;
+	if (napi_typeof(env, value, &type) != napi_ok)
+		return false;
+	if (type == napi_number)
+		return napi_get_value_int32(env, value, &spool->fd) == napi_ok;
+	if (!bytes_of(env, value, &spool->memory, &spool->memory_size))
+		return false;
+	if (!spool->memory)
+		spool->memory = &nothing;
+	return true;
+}
+
+// literals, offsets, sizes, counts
+static bool lists_of(napi_env env, const napi_value *args, struct piece_lists *lists)
+{
+	const uint8_t *offsets, *sizes, *counts;
+	size_t offsets_size, sizes_size, counts_size;
+	if (!bytes_of(env, args[0], &lists->literals, &lists->literals_size) ||
+	    !bytes_of(env, args[1], &offsets, &offsets_size) || !bytes_of(env, args[2], &sizes, &sizes_size) ||
+	    !bytes_of(env, args[3], &counts, &counts_size) || offsets_size != sizes_size)
+		return false;
+	lists->offsets = (const double *)(const void *)offsets;
+	lists->sizes = (const double *)(const void *)sizes;
+	lists->pieces = offsets_size / sizeof(double);
+	lists->counts = (const uint32_t *)(const void *)counts;
+	lists->lists = counts_size / sizeof(uint32_t);
+	return true;
+}
+
+static void run_job(napi_env env, void *data)
+{
+	(void)env;
+	struct job *job = data;
+	switch (job->kind) {
+	case JOB_COMPRESS:
+		job->error = compress_members(job->member, job->level, &job->spool, &job->lists, &job->out,
+					      &job->out_size, job->sizes);
+		break;
+	case JOB_HASH:
+		job->error = hash_pieces(&job->spool, &job->lists, job->out);
+		break;
+	case JOB_INFLATE:
+		job->error = inflate_member(job->member, job->in, job->in_size, job->out, job->out_size);
+		break;
+	case JOB_UPDATE:
+		job->error = sha256_stream_update(job->stream, job->in, job->in_size);
+		break;
+	case JOB_UPDATE_PIECES:
+		job->error = sha256_stream_update_pieces(job->stream, &job->spool, &job->lists);
+		break;
+	case JOB_FINAL:
+		job->error = sha256_stream_final(job->stream, job->out);
+		break;
+	}
+}
+
+static void free_memory(napi_env env, void *data, void *hint)
+{
+	(void)env;
+	(void)hint;
+	free(data);
+}
+
+// `memory`, which JavaScript now owns, as a Uint8Array or Uint32Array; freed at once when that fails.
+static napi_value array_over(napi_env env, void *memory, size_t size, napi_typedarray_type type)
+{
+	napi_value buffer, array;
+	if (napi_create_external_arraybuffer(env, memory, size, free_memory, NULL, &buffer) != napi_ok) {
+		void *copy;
+		if (napi_create_arraybuffer(env, size, &copy, &buffer) != napi_ok) {
+			free(memory);
+			return NULL;
+		}
+		memcpy(copy, memory, size);
+		free(memory);
+	}
+	size_t length = type == napi_uint32_array ? size / 4 : size;
+	return napi_create_typedarray(env, type, length, buffer, 0, &array) == napi_ok ? array : NULL;
+}
+
+static napi_value result_of(napi_env env, struct job *job)
+{
+	napi_value result = NULL;
+	if (!job->out) {
+		napi_get_undefined(env, &result);
+		return result;
+	}
+	napi_value bytes = array_over(env, job->out, job->out_size, napi_uint8_array);
+	job->out = NULL;
+	if (!bytes || job->kind != JOB_COMPRESS)
+		return bytes;
+	napi_value sizes = array_over(env, job->sizes, job->lists.lists * sizeof(uint32_t), napi_uint32_array);
+	job->sizes = NULL;
+	if (!sizes || napi_create_object(env, &result) != napi_ok)
+		return NULL;
+	napi_set_named_property(env, result, "bytes", bytes);
+	napi_set_named_property(env, result, "sizes", sizes);
+	return result;
+}
+
+static void free_job(napi_env env, struct job *job)
+{
+	if (job->arguments)
+		napi_delete_reference(env, job->arguments);
+	if (job->work)
+		napi_delete_async_work(env, job->work);
+	free(job->out);
+	free(job->sizes);
+	free(job);
+}
+
+static void finish_job(napi_env env, napi_status status, void *data)
+{
+	struct job *job = data;
+	napi_handle_scope scope;
+	napi_open_handle_scope(env, &scope);
+	napi_value result = NULL;
+	if (status != napi_ok)
+		job->error = "it was interrupted";
+	if (!job->error && !(result = result_of(env, job)))
+		job->error = "out of memory";
+	if (job->error) {
+		napi_value message, error;
+		napi_create_string_utf8(env, job->error, NAPI_AUTO_LENGTH, &message);
+		napi_create_error(env, NULL, message, &error);
+		napi_reject_deferred(env, job->deferred, error);
+	} else {
+		napi_resolve_deferred(env, job->deferred, result);
+	}
+	napi_close_handle_scope(env, scope);
+	free_job(env, job);
+}
+
+// Queues `job` and returns its promise. The arguments are kept alive in an array until it has ended.
+static napi_value start_job(napi_env env, struct job *job, const napi_value *args, size_t count)
+{
+	napi_value kept, name, promise;
+	if (napi_create_array_with_length(env, count, &kept) != napi_ok)
+		goto fail;
+	for (size_t i = 0; i < count; i++)
+		napi_set_element(env, kept, (uint32_t)i, args[i]);
+	if (napi_create_reference(env, kept, 1, &job->arguments) != napi_ok ||
+	    napi_create_string_utf8(env, "ctr-remote", NAPI_AUTO_LENGTH, &name) != napi_ok ||
+	    napi_create_async_work(env, NULL, name, run_job, finish_job, job, &job->work) != napi_ok ||
+	    napi_create_promise(env, &job->deferred, &promise) != napi_ok)
+		goto fail;
+	if (napi_queue_async_work(env, job->work) == napi_ok)
+		return promise;
+fail:
+	free_job(env, job);
+	return throw_error(env, "Cannot start native work");
+}
+
+static struct job *new_job(enum job_kind kind)
+{
+	struct job *job = calloc(1, sizeof *job);
+	if (job)
+		job->kind = kind;
+	return job;
+}
+
+static napi_value bad_arguments(napi_env env, struct job *job)
+{
+	if (job)
+		free_job(env, job);
+	return throw_error(env, "Cannot call native code: wrong arguments");
+}
+
+static bool get_args(napi_env env, napi_callback_info info, napi_value *args, size_t wanted)
+{
+	size_t count = MAX_ARGS;
+	return napi_get_cb_info(env, info, &count, args, NULL, NULL) == napi_ok && count >= wanted;
+}
+
+// compressMembers(kind, level, storage, literals, offsets, sizes, counts): Promise<{bytes, sizes}>
+static napi_value js_compress_members(napi_env env, napi_callback_info info)
+{
+	napi_value args[MAX_ARGS];
+	struct job *job = new_job(JOB_COMPRESS);
+	int32_t kind;
+	if (!job || !get_args(env, info, args, 7) || napi_get_value_int32(env, args[0], &kind) != napi_ok ||
+	    napi_get_value_int32(env, args[1], &job->level) != napi_ok || !spool_of(env, args[2], &job->spool) ||
+	    !lists_of(env, args + 3, &job->lists))
+		return bad_arguments(env, job);
+	job->member = kind ? MEMBER_ZSTD : MEMBER_GZIP;
+	job->sizes = calloc(job->lists.lists + 1, sizeof *job->sizes);
+	if (!job->sizes)
+		return bad_arguments(env, job);
+	return start_job(env, job, args, 7);
+}
+
+// hashPieces(storage, literals, offsets, sizes, counts): Promise<Uint8Array>
+static napi_value js_hash_pieces(napi_env env, napi_callback_info info)
+{
+	napi_value args[MAX_ARGS];
+	struct job *job = new_job(JOB_HASH);
+	if (!job || !get_args(env, info, args, 5) || !spool_of(env, args[0], &job->spool) ||
+	    !lists_of(env, args + 1, &job->lists))
+		return bad_arguments(env, job);
+	job->out_size = 32 * job->lists.lists;
+	if (!(job->out = malloc(job->out_size + 1)))
+		return bad_arguments(env, job);
+	return start_job(env, job, args, 5);
+}
+
+// inflateMember(kind, bytes, size): Promise<Uint8Array>
+static napi_value js_inflate_member(napi_env env, napi_callback_info info)
+{
+	napi_value args[MAX_ARGS];
+	struct job *job = new_job(JOB_INFLATE);
+	int32_t kind;
+	int64_t size;
+	if (!job || !get_args(env, info, args, 3) || napi_get_value_int32(env, args[0], &kind) != napi_ok ||
+	    !bytes_of(env, args[1], &job->in, &job->in_size) ||
+	    napi_get_value_int64(env, args[2], &size) != napi_ok || size < 0)
+		return bad_arguments(env, job);
+	job->member = kind ? MEMBER_ZSTD : MEMBER_GZIP;
+	job->out_size = (size_t)size;
+	if (!(job->out = malloc(job->out_size + 1)))
+		return bad_arguments(env, job);
+	return start_job(env, job, args, 3);
+}
+
+static void free_digester(napi_env env, void *data, void *hint)
+{
+	(void)env;
+	(void)hint;
+	sha256_stream_free(data);
+}
+
+// createDigester(): opaque. Updates of one digester must not overlap: the caller waits for each.
+static napi_value js_create_digester(napi_env env, napi_callback_info info)
+{
+	(void)info;
+	napi_value external;
+	struct sha256_stream *stream = sha256_stream_new();
+	if (!stream)
+		return throw_error(env, "Cannot start SHA-256");
+	if (napi_create_external(env, stream, free_digester, NULL, &external) == napi_ok)
+		return external;
+	sha256_stream_free(stream);
+	return throw_error(env, "Cannot start SHA-256");
+}
+
+// digesterUpdate(digester, bytes): Promise<void>
+static napi_value js_digester_update(napi_env env, napi_callback_info info)
+{
+	napi_value args[MAX_ARGS];
+	struct job *job = new_job(JOB_UPDATE);
+	if (!job || !get_args(env, info, args, 2) ||
+	    napi_get_value_external(env, args[0], (void **)&job->stream) != napi_ok ||
+	    !bytes_of(env, args[1], &job->in, &job->in_size))
+		return bad_arguments(env, job);
+	return start_job(env, job, args, 2);
+}
+
+// digesterUpdatePieces(digester, storage, literals, offsets, sizes, counts): Promise<void>
+static napi_value js_digester_update_pieces(napi_env env, napi_callback_info info)
+{
+	napi_value args[MAX_ARGS];
+	struct job *job = new_job(JOB_UPDATE_PIECES);
+	if (!job || !get_args(env, info, args, 6) ||
+	    napi_get_value_external(env, args[0], (void **)&job->stream) != napi_ok ||
+	    !spool_of(env, args[1], &job->spool) || !lists_of(env, args + 2, &job->lists))
+		return bad_arguments(env, job);
+	return start_job(env, job, args, 6);
+}
+
+// digesterFinal(digester): Promise<Uint8Array>
+static napi_value js_digester_final(napi_env env, napi_callback_info info)
+{
+	napi_value args[MAX_ARGS];
+	struct job *job = new_job(JOB_FINAL);
+	if (!job || !get_args(env, info, args, 1) ||
+	    napi_get_value_external(env, args[0], (void **)&job->stream) != napi_ok)
+		return bad_arguments(env, job);
+	job->out_size = 32;
+	if (!(job->out = malloc(32)))
+		return bad_arguments(env, job);
+	return start_job(env, job, args, 1);
+}
+
+// Paths and names are given as bytes with a NUL at the end.
+static bool text_of(napi_env env, napi_value value, const char **text)
+{
+	const uint8_t *data;
+	size_t size;
+	if (!bytes_of(env, value, &data, &size) || size == 0 || memchr(data, 0, size) != data + size - 1)
+		return false;
+	*text = (const char *)data;
+	return true;
+}
+
+static napi_value errno_value(napi_env env, int error)
+{
+	napi_value value;
+	return napi_create_int32(env, error, &value) == napi_ok ? value : NULL;
+}
+
+// mount(source, target, type, flags, data): errno
+static napi_value js_mount(napi_env env, napi_callback_info info)
+{
+	napi_value args[MAX_ARGS];
+	const char *source, *target, *type, *data;
+	uint32_t flags;
+	if (!get_args(env, info, args, 5) || !text_of(env, args[0], &source) || !text_of(env, args[1], &target) ||
+	    !text_of(env, args[2], &type) || napi_get_value_uint32(env, args[3], &flags) != napi_ok ||
+	    !text_of(env, args[4], &data))
+		return bad_arguments(env, NULL);
+	return errno_value(env, system_mount(source, target, type, flags, data));
+}
+
+// umount(target, flags): errno
+static napi_value js_umount(napi_env env, napi_callback_info info)
+{
+	napi_value args[MAX_ARGS];
+	const char *target;
+	int32_t flags;
+	if (!get_args(env, info, args, 2) || !text_of(env, args[0], &target) ||
+	    napi_get_value_int32(env, args[1], &flags) != napi_ok)
+		return bad_arguments(env, NULL);
+	return errno_value(env, system_umount(target, flags));
+}
+
+// mknod(path, mode, major, minor): errno
+static napi_value js_mknod(napi_env env, napi_callback_info info)
+{
+	napi_value args[MAX_ARGS];
+	const char *path;
+	uint32_t mode, major, minor;
+	if (!get_args(env, info, args, 4) || !text_of(env, args[0], &path) ||
+	    napi_get_value_uint32(env, args[1], &mode) != napi_ok ||
+	    napi_get_value_uint32(env, args[2], &major) != napi_ok ||
+	    napi_get_value_uint32(env, args[3], &minor) != napi_ok)
+		return bad_arguments(env, NULL);
+	return errno_value(env, system_mknod(path, mode, major, minor));
+}
+
+// lsetxattr(path, name, value): errno
+static napi_value js_lsetxattr(napi_env env, napi_callback_info info)
+{
+	napi_value args[MAX_ARGS];
+	const char *path, *name;
+	const uint8_t *value;
+	size_t size;
+	if (!get_args(env, info, args, 3) || !text_of(env, args[0], &path) || !text_of(env, args[1], &name) ||
+	    !bytes_of(env, args[2], &value, &size))
+		return bad_arguments(env, NULL);
+	return errno_value(env, system_lsetxattr(path, name, value, size));
+}
+
+// lutimes(path, seconds, nanoseconds): errno
+static napi_value js_lutimes(napi_env env, napi_callback_info info)
+{
+	napi_value args[MAX_ARGS];
+	const char *path;
+	int64_t seconds, nanoseconds;
+	if (!get_args(env, info, args, 3) || !text_of(env, args[0], &path) ||
+	    napi_get_value_int64(env, args[1], &seconds) != napi_ok ||
+	    napi_get_value_int64(env, args[2], &nanoseconds) != napi_ok)
+		return bad_arguments(env, NULL);
+	return errno_value(env, system_lutimes(path, seconds, (long)nanoseconds));
+}
+
+// ioctl(fd, request, argument): the result, or minus errno; the argument's memory is updated in place
+static napi_value js_ioctl(napi_env env, napi_callback_info info)
+{
+	napi_value args[MAX_ARGS];
+	int32_t fd;
+	uint32_t request;
+	const uint8_t *argument;
+	size_t size;
+	int result;
+	if (!get_args(env, info, args, 3) || napi_get_value_int32(env, args[0], &fd) != napi_ok ||
+	    napi_get_value_uint32(env, args[1], &request) != napi_ok || !bytes_of(env, args[2], &argument, &size))
+		return bad_arguments(env, NULL);
+	int error = system_ioctl(fd, request, (void *)argument, &result);
+	return errno_value(env, error ? -error : result);
+}
+
+NAPI_MODULE_INIT()
+{
+	static const struct {
+		const char *name;
+		napi_callback call;
+	} functions[] = {
+		{"compressMembers", js_compress_members},
+		{"hashPieces", js_hash_pieces},
+		{"inflateMember", js_inflate_member},
+		{"createDigester", js_create_digester},
+		{"digesterUpdate", js_digester_update},
+		{"digesterUpdatePieces", js_digester_update_pieces},
+		{"digesterFinal", js_digester_final},
+		{"mount", js_mount},
+		{"umount", js_umount},
+		{"mknod", js_mknod},
+		{"lsetxattr", js_lsetxattr},
+		{"lutimes", js_lutimes},
+		{"ioctl", js_ioctl},
+	};
+	for (size_t i = 0; i < COUNT(functions); i++) {
+		napi_value function;
+		if (napi_create_function(env, functions[i].name, NAPI_AUTO_LENGTH, functions[i].call, NULL, &function) !=
+			    napi_ok ||
+		    napi_set_named_property(env, exports, functions[i].name, function) != napi_ok)
+			return throw_error(env, "Cannot load the native addon");
+	}
+	return exports;
+}

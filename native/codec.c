@@ -1,0 +1,384 @@
+// Bulk compression and hashing with libdeflate, libzstd and libcrypto. State that is costly to make is kept per thread:
+// the threads are libuv's, and live as long as the process.
+
+#include "codec.h"
+
+#include <errno.h>
+#include <libdeflate.h>
+#include <openssl/evp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <zstd.h>
+#include <zstd_errors.h>
+
+#define GZIP_HEADER_SIZE 10
+#define GZIP_TRAILER_SIZE 8
+#define MAX_GZIP_LEVEL 12
+// Pieces are read this much at a time where they need not be together in memory.
+#define READ_SIZE (1 << 20)
+
+static const char NO_MEMORY[] = "out of memory";
+static const char BAD_PIECE[] = "a piece lies outside of its source";
+static const char SHORT_SPOOL[] = "the temporary file is shorter than it should be";
+
+static __thread struct libdeflate_compressor *deflaters[MAX_GZIP_LEVEL + 1];
+static __thread struct libdeflate_decompressor *inflater;
+static __thread ZSTD_CCtx *zstd_compressor;
+static __thread ZSTD_DCtx *zstd_decompressor;
+static __thread EVP_MD_CTX *hasher;
+static __thread uint8_t *scratch;
+static __thread size_t scratch_size;
+
+// Memory of this thread that the next call reuses; NULL when there is none.
+static uint8_t *scratch_of(size_t size)
+{
+	if (size > scratch_size) {
+		free(scratch);
+		scratch = malloc(size);
+		scratch_size = scratch ? size : 0;
+	}
+	return scratch;
+}
+
+// A single huge list must not pin its memory to the thread.
+static void scratch_trim(void)
+{
+	if (scratch_size > 16u << 20) {
+		free(scratch);
+		scratch = NULL;
+		scratch_size = 0;
+	}
+}
+
+static const char *read_spool(int fd, uint8_t *out, size_t size, uint64_t offset)
+{
+	while (size > 0) {
+		ssize_t n = pread(fd, out, size, (off_t)offset);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return "the temporary file cannot be read";
+		if (n == 0)
+			return SHORT_SPOOL;
+		out += n;
+		size -= (size_t)n;
+		offset += (uint64_t)n;
+	}
+	return NULL;
+}
+
+// Where a piece is in memory, or NULL with `*file_offset` set when it is in the file.
+static const char *locate(const struct spool *spool, const struct piece_lists *lists, size_t piece, const uint8_t **at,
+			  size_t *size, uint64_t *file_offset)
+{
+	double offset = lists->offsets[piece], length = lists->sizes[piece];
+	if (!(length >= 0 && length <= 9007199254740991.0) || !(offset >= -9007199254740991.0 && offset <= 9007199254740991.0))
+		return BAD_PIECE;
+	const uint8_t *base = spool->memory;
+	size_t limit = spool->memory_size;
+	uint64_t start;
+	if (offset < 0) {
+		base = lists->literals;
+		limit = lists->literals_size;
+		start = (uint64_t)(-1 - offset);
+	} else {
+		start = (uint64_t)offset;
+	}
+	*size = (size_t)length;
+	*file_offset = start;
+	if (offset >= 0 && !base) {
+		*at = NULL;
+		return NULL;
+	}
+	if (start > limit || *size > limit - start)
+		return BAD_PIECE;
+	*at = base + start;
+	return NULL;
+}
+
+// The bytes of a list: in place when it is one piece of memory, else gathered into this thread's scratch memory.
+static const char *gather(const struct spool *spool, const struct piece_lists *lists, size_t first, size_t count,
+			  const uint8_t **bytes, size_t *size)
+{
+	const uint8_t *at;
+	size_t piece_size, total = 0;
+	uint64_t offset;
+	const char *error;
+	for (size_t i = 0; i < count; i++) {
+		if ((error = locate(spool, lists, first + i, &at, &piece_size, &offset)))
+			return error;
+		if (piece_size > SIZE_MAX / 2 - total)
+			return BAD_PIECE;
+		total += piece_size;
+		if (count == 1 && at) {
+			*bytes = at;
+			*size = total;
+			return NULL;
+		}
+	}
+	uint8_t *buffer = scratch_of(total ? total : 1);
+	if (!buffer)
+		return NO_MEMORY;
+	*bytes = buffer;
+	*size = total;
+	for (size_t i = 0; i < count; i++) {
+		if ((error = locate(spool, lists, first + i, &at, &piece_size, &offset)))
+			return error;
+		if (at)
+			memcpy(buffer, at, piece_size);
+		else if ((error = read_spool(spool->fd, buffer, piece_size, offset)))
+			return error;
+		buffer += piece_size;
+	}
+	return NULL;
+}
+
+static const char *check_counts(const struct piece_lists *lists)
+{
+	size_t pieces = 0;
+	for (size_t i = 0; i < lists->lists; i++)
+		pieces += lists->counts[i];
+	return pieces == lists->pieces ? NULL : "the lists do not have as many pieces as were given";
+}
+
+static void put_le32(uint8_t *out, uint32_t value)
+{
+	for (int i = 0; i < 4; i++)
+		out[i] = (uint8_t)(value >> (8 * i));
+}
+
+// RFC 1952: no name, MTIME 0, XFL 0, OS 255 ("unknown"), so that the bytes depend on nothing but the input.
+static size_t gzip_member(struct libdeflate_compressor *deflater, const uint8_t *in, size_t in_size, uint8_t *out,
+			  size_t out_size)
+{
+	static const uint8_t header[GZIP_HEADER_SIZE] = {0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff};
+	memcpy(out, header, GZIP_HEADER_SIZE);
+	size_t room = out_size - GZIP_HEADER_SIZE - GZIP_TRAILER_SIZE;
+	size_t n = libdeflate_deflate_compress(deflater, in, in_size, out + GZIP_HEADER_SIZE, room);
+	if (n == 0)
+		return 0;
+	uint8_t *trailer = out + GZIP_HEADER_SIZE + n;
+	put_le32(trailer, libdeflate_crc32(0, in, in_size));
+	put_le32(trailer + 4, (uint32_t)in_size);
+	return GZIP_HEADER_SIZE + n + GZIP_TRAILER_SIZE;
+}
+
+static const char *prepare_compressor(enum member_kind kind, int level)
+{
+	if (kind == MEMBER_GZIP) {
+		if (level < 0 || level > MAX_GZIP_LEVEL)
+			return "the gzip level is not from 0 to 12";
+		if (!deflaters[level] && !(deflaters[level] = libdeflate_alloc_compressor(level)))
+			return NO_MEMORY;
+		return NULL;
+	}
+	if (level < 1 || level > ZSTD_maxCLevel())
+		return "the zstd level is not from 1 to 22";
+	if (!zstd_compressor && !(zstd_compressor = ZSTD_createCCtx()))
+		return NO_MEMORY;
+	if (ZSTD_isError(ZSTD_CCtx_setParameter(zstd_compressor, ZSTD_c_compressionLevel, level)))
+		return "the zstd level was refused";
+	return NULL;
+}
+
+static size_t member_bound(enum member_kind kind, int level, size_t size)
+{
+	if (kind == MEMBER_ZSTD)
+		return ZSTD_compressBound(size);
+	return GZIP_HEADER_SIZE + libdeflate_deflate_compress_bound(deflaters[level], size) + GZIP_TRAILER_SIZE;
+}
+
+static size_t compress_member(enum member_kind kind, int level, const uint8_t *in, size_t in_size, uint8_t *out,
+			      size_t out_size)
+{
+	if (kind == MEMBER_GZIP)
+		return gzip_member(deflaters[level], in, in_size, out, out_size);
+	size_t n = ZSTD_compress2(zstd_compressor, out, out_size, in, in_size);
+	return ZSTD_isError(n) ? 0 : n;
+}
+
+const char *compress_members(enum member_kind kind, int level, const struct spool *spool,
+			     const struct piece_lists *lists, uint8_t **bytes, size_t *size, uint32_t *sizes)
+{
+	const char *error = check_counts(lists);
+	if (error || (error = prepare_compressor(kind, level)))
+		return error;
+	uint8_t *out = NULL;
+	size_t used = 0, capacity = 0;
+	for (size_t i = 0, first = 0; i < lists->lists; first += lists->counts[i++]) {
+		const uint8_t *in;
+		size_t in_size;
+		if ((error = gather(spool, lists, first, lists->counts[i], &in, &in_size)))
+			break;
+		size_t bound = member_bound(kind, level, in_size);
+		if (capacity - used < bound) {
+			capacity = used + bound + capacity / 2;
+			uint8_t *grown = realloc(out, capacity);
+			if (!grown) {
+				error = NO_MEMORY;
+				break;
+			}
+			out = grown;
+		}
+		size_t n = compress_member(kind, level, in, in_size, out + used, bound);
+		if (n == 0 || n > UINT32_MAX) {
+			error = "a member cannot be compressed";
+			break;
+		}
+		sizes[i] = (uint32_t)n;
+		used += n;
+	}
+	scratch_trim();
+	if (error) {
+		free(out);
+		return error;
+	}
+	uint8_t *fitted = realloc(out, used ? used : 1);
+	*bytes = fitted ? fitted : out;
+	*size = used;
+	return *bytes ? NULL : NO_MEMORY;
+}
+
+// The implementation is looked up once: EVP_sha256() would look it up for every hash.
+static const EVP_MD *sha256(void)
+{
+	static EVP_MD *fetched;
+	EVP_MD *known = __atomic_load_n(&fetched, __ATOMIC_ACQUIRE);
+	if (known)
+		return known;
+	EVP_MD *fresh = EVP_MD_fetch(NULL, "SHA256", NULL);
+	if (!fresh)
+		return NULL;
+	if (__atomic_compare_exchange_n(&fetched, &known, fresh, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+		return fresh;
+	EVP_MD_free(fresh);
+	return known;
+}
+
+static const char HASH_FAILED[] = "SHA-256 is not available";
+
+static const char *hash_list(EVP_MD_CTX *context, const struct spool *spool, const struct piece_lists *lists,
+			     size_t first, size_t count)
+{
+	const uint8_t *at;
+	size_t size;
+	uint64_t offset;
+	for (size_t i = 0; i < count; i++) {
+		const char *error = locate(spool, lists, first + i, &at, &size, &offset);
+		if (error)
+			return error;
+		if (at) {
+			if (!EVP_DigestUpdate(context, at, size))
+				return HASH_FAILED;
+			continue;
+		}
+		uint8_t *buffer = scratch_of(size < READ_SIZE ? size + 1 : READ_SIZE);
+		if (!buffer)
+			return NO_MEMORY;
+		while (size > 0) {
+			size_t part = size < READ_SIZE ? size : READ_SIZE;
+			if ((error = read_spool(spool->fd, buffer, part, offset)))
+				return error;
+			if (!EVP_DigestUpdate(context, buffer, part))
+				return HASH_FAILED;
+			offset += part;
+			size -= part;
+		}
+	}
+	return NULL;
+}
+
+const char *hash_pieces(const struct spool *spool, const struct piece_lists *lists, uint8_t *hashes)
+{
+	const char *error = check_counts(lists);
+	if (error)
+		return error;
+	if (!sha256() || (!hasher && !(hasher = EVP_MD_CTX_new())))
+		return HASH_FAILED;
+	for (size_t i = 0, first = 0; i < lists->lists; first += lists->counts[i++]) {
+		if (!EVP_DigestInit_ex(hasher, sha256(), NULL))
+			return HASH_FAILED;
+		if ((error = hash_list(hasher, spool, lists, first, lists->counts[i])))
+			return error;
+		if (!EVP_DigestFinal_ex(hasher, hashes + 32 * i, NULL))
+			return HASH_FAILED;
+	}
+	return NULL;
+}
+
+static const char *inflate_gzip(const uint8_t *bytes, size_t size, uint8_t *out, size_t out_size)
+{
+	if (!inflater && !(inflater = libdeflate_alloc_decompressor()))
+		return NO_MEMORY;
+	size_t consumed, produced;
+	switch (libdeflate_gzip_decompress_ex(inflater, bytes, size, out, out_size, &consumed, &produced)) {
+	case LIBDEFLATE_SUCCESS:
+		break;
+	case LIBDEFLATE_INSUFFICIENT_SPACE:
+		return "it is longer than it should be";
+	default:
+		return "it is damaged or cut short";
+	}
+	if (produced != out_size)
+		return "it is shorter than it should be";
+	return consumed == size ? NULL : "something follows it";
+}
+
+static const char *inflate_zstd(const uint8_t *bytes, size_t size, uint8_t *out, size_t out_size)
+{
+	if (!zstd_decompressor && !(zstd_decompressor = ZSTD_createDCtx()))
+		return NO_MEMORY;
+	size_t frame = ZSTD_findFrameCompressedSize(bytes, size);
+	if (ZSTD_isError(frame))
+		return "it is damaged or cut short";
+	if (frame != size)
+		return "something follows it";
+	size_t n = ZSTD_decompressDCtx(zstd_decompressor, out, out_size, bytes, size);
+	if (ZSTD_isError(n))
+		return ZSTD_getErrorCode(n) == ZSTD_error_dstSize_tooSmall ? "it is longer than it should be" : "it is damaged or cut short";
+	return n == out_size ? NULL : "it is shorter than it should be";
+}
+
+const char *inflate_member(enum member_kind kind, const uint8_t *bytes, size_t size, uint8_t *out, size_t out_size)
+{
+	return kind == MEMBER_GZIP ? inflate_gzip(bytes, size, out, out_size) : inflate_zstd(bytes, size, out, out_size);
+}
+
+struct sha256_stream {
+	EVP_MD_CTX *context;
+};
+
+struct sha256_stream *sha256_stream_new(void)
+{
+	struct sha256_stream *stream = calloc(1, sizeof *stream);
+	if (stream && sha256() && (stream->context = EVP_MD_CTX_new()) &&
+	    EVP_DigestInit_ex(stream->context, sha256(), NULL))
+		return stream;
+	sha256_stream_free(stream);
+	return NULL;
+}
+
+void sha256_stream_free(struct sha256_stream *stream)
+{
+	if (stream)
+		EVP_MD_CTX_free(stream->context);
+	free(stream);
+}
+
+const char *sha256_stream_update(struct sha256_stream *stream, const uint8_t *bytes, size_t size)
+{
+	return EVP_DigestUpdate(stream->context, bytes, size) ? NULL : HASH_FAILED;
+}
+
+const char *sha256_stream_update_pieces(struct sha256_stream *stream, const struct spool *spool,
+					const struct piece_lists *lists)
+{
+	const char *error = check_counts(lists);
+	return error ? error : hash_list(stream->context, spool, lists, 0, lists->pieces);
+}
+
+const char *sha256_stream_final(struct sha256_stream *stream, uint8_t *hash)
+{
+	return EVP_DigestFinal_ex(stream->context, hash, NULL) ? NULL : HASH_FAILED;
+}

@@ -1,0 +1,51 @@
+// Bulk compression and hashing, without a word of JavaScript: what the thread pool runs.
+
+#ifndef CODEC_H
+#define CODEC_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+// The decompressed layer: memory, or where that is NULL a file descriptor.
+struct spool {
+	const uint8_t *memory;
+	size_t memory_size;
+	int fd;
+};
+
+// Many byte strings, each the concatenation of `counts[i]` pieces. A negative offset -1 - n is byte n of `literals`.
+struct piece_lists {
+	const uint8_t *literals;
+	size_t literals_size;
+	const double *offsets;
+	const double *sizes;
+	size_t pieces;
+	const uint32_t *counts;
+	size_t lists;
+};
+
+enum member_kind { MEMBER_GZIP, MEMBER_ZSTD };
+
+struct sha256_stream;
+
+// Each returns NULL, or why it failed, as a text that lives forever.
+
+// Compresses every list to a member. On success `*bytes` (to be freed) holds them, `sizes[i]` their sizes.
+const char *compress_members(enum member_kind kind, int level, const struct spool *spool,
+			     const struct piece_lists *lists, uint8_t **bytes, size_t *size, uint32_t *sizes);
+
+// SHA-256 of every list into `hashes`, 32 bytes each.
+const char *hash_pieces(const struct spool *spool, const struct piece_lists *lists, uint8_t *hashes);
+
+// Decompresses exactly one member into exactly `out_size` bytes.
+const char *inflate_member(enum member_kind kind, const uint8_t *bytes, size_t size, uint8_t *out, size_t out_size);
+
+struct sha256_stream *sha256_stream_new(void);
+void sha256_stream_free(struct sha256_stream *stream);
+const char *sha256_stream_update(struct sha256_stream *stream, const uint8_t *bytes, size_t size);
+// Updates with all lists, one after the other.
+const char *sha256_stream_update_pieces(struct sha256_stream *stream, const struct spool *spool,
+					const struct piece_lists *lists);
+const char *sha256_stream_final(struct sha256_stream *stream, uint8_t *hash);
+
+#endif

@@ -1,0 +1,93 @@
+// Finds and loads the N-API addon, once. Without it (no compiler was there) callers fall back or say what is missing.
+
+import {existsSync} from 'node:fs'
+import {createRequire} from 'node:module'
+import {dirname, join} from 'node:path'
+import {CodedError} from '../errors/coded-error.ts'
+
+/** The addon's functions, as native/addon.c documents them. */
+export interface Addon {
+  compressMembers(
+    kind: 0 | 1,
+    level: number,
+    storage: number | Uint8Array,
+    literals: Uint8Array,
+    offsets: Float64Array,
+    sizes: Float64Array,
+    counts: Uint32Array,
+  ): Promise<{bytes: Uint8Array; sizes: Uint32Array}>
+  hashPieces(
+    storage: number | Uint8Array,
+    literals: Uint8Array,
+    offsets: Float64Array,
+    sizes: Float64Array,
+    counts: Uint32Array,
+  ): Promise<Uint8Array>
+  inflateMember(kind: 0 | 1, bytes: Uint8Array, size: number): Promise<Uint8Array>
+  createDigester(): NativeDigester
+  digesterUpdate(digester: NativeDigester, bytes: Uint8Array): Promise<void>
+  digesterUpdatePieces(
+    digester: NativeDigester,
+    storage: number | Uint8Array,
+    literals: Uint8Array,
+    offsets: Float64Array,
+    sizes: Float64Array,
+    counts: Uint32Array,
+  ): Promise<void>
+  digesterFinal(digester: NativeDigester): Promise<Uint8Array>
+  /** Text arguments are bytes that end with a NUL; the results are 0 or an errno. */
+  mount(source: Uint8Array, target: Uint8Array, type: Uint8Array, flags: number, data: Uint8Array): number
+  umount(target: Uint8Array, flags: number): number
+  mknod(path: Uint8Array, mode: number, major: number, minor: number): number
+  lsetxattr(path: Uint8Array, name: Uint8Array, value: Uint8Array): number
+  lutimes(path: Uint8Array, seconds: number, nanoseconds: number): number
+  /** What ioctl(2) returned, or minus an errno; `argument` is changed in place. */
+  ioctl(fd: number, request: number, argument: Uint8Array): number
+}
+
+declare const digesterBrand: unique symbol
+/** An opaque handle. */
+export interface NativeDigester {
+  readonly [digesterBrand]: true
+}
+
+let loaded: Addon | false | undefined
+
+/** The addon, or undefined where it has not been built or cannot be loaded. */
+export function findAddon(): Addon | undefined {
+  loaded ??= load() ?? false
+  return loaded || undefined
+}
+
+/** The addon; throws `unsupported` with what to do about it. */
+export function requireAddon(): Addon {
+  const addon = findAddon()
+  if (!addon) {
+    throw new CodedError(
+      'unsupported',
+      'Cannot use system calls: the native addon is not built; run "make -C native"',
+    )
+  }
+  return addon
+}
+
+/** The path of something that native/Makefile builds, or undefined when it is not there. */
+export function findNativeFile(name: string): string | undefined {
+  // Sources, the compiled library and the bundle are at different depths below the package's root.
+  for (let directory = import.meta.dirname; ; directory = dirname(directory)) {
+    const path = join(directory, 'native', 'build', name)
+    if (existsSync(path)) return path
+    if (dirname(directory) === directory) return undefined
+  }
+}
+
+function load(): Addon | undefined {
+  const path = findNativeFile('addon.node')
+  if (path === undefined) return undefined
+  try {
+    return createRequire(import.meta.url)(path)
+  } catch {
+    // Built for another machine, or a shared library is missing: the same as not built.
+    return undefined
+  }
+}

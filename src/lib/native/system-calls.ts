@@ -1,0 +1,97 @@
+// System calls that Node does not offer, with its error style: a CodedError that names the call, the path and the errno.
+
+import {constants as osConstants} from 'node:os'
+import {CodedError, type ErrorCode} from '../errors/coded-error.ts'
+import {encodeByteText} from '../io/byte-text.ts'
+import {requireAddon} from './addon.ts'
+
+/** mount(2) flags (linux/mount.h). */
+export const MS_RDONLY = 1
+export const MS_NOSUID = 2
+export const MS_NODEV = 4
+export const MS_NOEXEC = 8
+/** umount2(2): take it out of the tree now, clean up when nobody uses it any more. */
+export const MNT_DETACH = 2
+
+export interface MountArguments {
+  readonly source: string
+  readonly target: string
+  readonly type: string
+  readonly flags: number
+  /** Options of the file system, comma-separated. */
+  readonly data: string
+}
+
+/** mount(2); unlike mount(8) it makes no loop device. */
+export function mount(request: MountArguments): void {
+  const {source, target, type, flags, data} = request
+  const error = requireAddon().mount(text(source), text(target), text(type), flags, text(data))
+  check(error, `mount ${type} at ${JSON.stringify(target)}`)
+}
+
+/** umount2(2). */
+export function unmount(target: string, flags = 0): void {
+  check(requireAddon().umount(text(target), flags), `unmount ${JSON.stringify(target)}`)
+}
+
+/** mknod(2): `mode` has the file type's bits. */
+export function makeNode(path: string, mode: number, major: number, minor: number): void {
+  check(requireAddon().mknod(text(path), mode, major, minor), `make device ${JSON.stringify(path)}`)
+}
+
+/** lsetxattr(2); symlinks are not followed. */
+export function setXattr(path: string, name: string, value: Uint8Array): void {
+  const error = requireAddon().lsetxattr(text(path), text(name), value)
+  check(error, `set extended attribute ${JSON.stringify(name)} of ${JSON.stringify(path)}`)
+}
+
+/** Sets access and modification time with all their nanoseconds; symlinks are not followed. */
+export function setTimes(path: string, seconds: number, nanoseconds: number): void {
+  check(requireAddon().lutimes(text(path), seconds, nanoseconds), `set the time of ${JSON.stringify(path)}`)
+}
+
+/** ioctl(2) with `argument` changed in place; returns the call's result. */
+export function ioctl(fd: number, request: number, argument: Uint8Array, what: string): number {
+  const result = requireAddon().ioctl(fd, request, argument)
+  check(Math.max(0, -result), what)
+  return result
+}
+
+function text(value: string): Uint8Array {
+  if (value.includes('\0'))
+    throw new CodedError('invalid-argument', 'Cannot use a path with a NUL in a system call')
+  return Buffer.concat([encodeByteText(value), new Uint8Array(1)])
+}
+
+function check(errno: number, what: string): void {
+  if (errno === 0) return
+  const name =
+    Object.entries(osConstants.errno).find(([, number]) => number === errno)?.[0] ?? `errno ${errno}`
+  throw new CodedError(codeOfErrno(name), `Cannot ${what}: ${name}`)
+}
+
+function codeOfErrno(name: string): ErrorCode {
+  switch (name) {
+    case 'ENOENT':
+    case 'ENOTDIR':
+      return 'not-found'
+    case 'EEXIST':
+      return 'already-exists'
+    case 'EPERM':
+    case 'EACCES':
+      return 'permission-denied'
+    case 'EOPNOTSUPP':
+    case 'ENODEV':
+    case 'ENOSYS':
+    case 'ENOTBLK':
+      return 'unsupported'
+    case 'EBUSY':
+      return 'failed-precondition'
+    case 'ENOSPC':
+    case 'EDQUOT':
+    case 'ENOMEM':
+      return 'unavailable'
+    default:
+      return 'internal'
+  }
+}

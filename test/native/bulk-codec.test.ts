@@ -1,0 +1,160 @@
+import {closeSync, mkdtempSync, openSync, rmSync, writeFileSync} from 'node:fs'
+import {tmpdir} from 'node:os'
+import {join} from 'node:path'
+import {gunzipSync, zstdDecompressSync} from 'node:zlib'
+import {afterAll, beforeAll, describe, expect, it} from 'vitest'
+import type {BulkCodec, MemberKind, PieceLists, Spool} from '../../src/lib/compression/codec.ts'
+import {CodedError, codeOf} from '../../src/lib/errors/coded-error.ts'
+import {digestOf} from '../../src/lib/io/sha256.ts'
+import {findAddon} from '../../src/lib/native/addon.ts'
+import {createBulkCodec, createNativeCodec} from '../../src/lib/native/bulk-codec.ts'
+import {createNodeCodec} from '../../src/lib/native/node-codec.ts'
+
+const contents = Buffer.from('0123456789abcdefghijklmnopqrstuvwxyz'.repeat(5000))
+const literals = Buffer.from('LITERAL')
+let directory: string
+let fd: number
+
+beforeAll(() => {
+  directory = mkdtempSync(join(tmpdir(), 'codec-'))
+  writeFileSync(join(directory, 'spool'), contents)
+  fd = openSync(join(directory, 'spool'), 'r')
+})
+
+afterAll(() => {
+  closeSync(fd)
+  rmSync(directory, {recursive: true})
+})
+
+/** Lists of `[offset, size]`, where a negative offset is one of `literals`. */
+function listsOf(...lists: [number, number][][]): PieceLists {
+  return {
+    literals,
+    offsets: Float64Array.from(lists.flat(), ([offset]) => offset),
+    sizes: Float64Array.from(lists.flat(), ([, size]) => size),
+    counts: Uint32Array.from(lists, list => list.length),
+  }
+}
+
+const text = (offset: number, size: number) => contents.subarray(offset, offset + size).toString()
+const inflate = (kind: MemberKind, bytes: Uint8Array) =>
+  (kind === 'gzip' ? gunzipSync(bytes) : zstdDecompressSync(bytes)).toString()
+
+function membersOf(result: {bytes: Uint8Array; sizes: Uint32Array}): Uint8Array[] {
+  let at = 0
+  return Array.from(result.sizes, size => result.bytes.subarray(at, (at += size)))
+}
+
+it('the native codec is built here', () => {
+  expect(createBulkCodec().name).toBe('native')
+})
+
+const codecs: [string, () => BulkCodec][] = [
+  ['native', () => createNativeCodec(findAddon()!)],
+  ['node', createNodeCodec],
+]
+const spools: [string, () => Spool][] = [
+  ['a file', () => ({size: contents.length, storage: fd})],
+  ['memory', () => ({size: contents.length, storage: contents})],
+]
+
+for (const [codecName, createCodec] of codecs) {
+  for (const [spoolName, createSpool] of spools) {
+    describe(`the ${codecName} codec over ${spoolName}`, () => {
+      for (const kind of ['gzip', 'zstd'] as const) {
+        it(`makes one ${kind} member of each list`, async () => {
+          const lists = listsOf(
+            [[0, 36]],
+            [
+              [-1, 7],
+              [100, 5000],
+            ],
+            [],
+            [[170000, 10000]],
+          )
+          const members = membersOf(await createCodec().compressMembers(kind, 6, createSpool(), lists))
+          expect(members.map(member => inflate(kind, member))).toEqual([
+            text(0, 36),
+            `LITERAL${text(100, 5000)}`,
+            '',
+            text(170000, 10000),
+          ])
+        })
+
+        it(`gives back a ${kind} member of a known size, and nothing else`, async () => {
+          const codec = createCodec()
+          const {bytes} = await codec.compressMembers(kind, 6, createSpool(), listsOf([[0, 5000]]))
+          expect(Buffer.from(await codec.inflateMember(kind, bytes, 5000)).toString()).toBe(text(0, 5000))
+          for (const size of [0, 4999, 5001]) {
+            expect(await codec.inflateMember(kind, bytes, size).then(() => 'no error', codeOf)).toBe(
+              'corrupt',
+            )
+          }
+          const damaged = Buffer.from(bytes)
+          damaged[0]! ^= 0xff
+          for (const broken of [damaged, bytes.subarray(0, -1), bytes.subarray(0, 3), Buffer.alloc(0)]) {
+            expect(await codec.inflateMember(kind, broken, 5000).then(() => 'no error', codeOf)).toBe(
+              'corrupt',
+            )
+          }
+        })
+      }
+
+      it('writes gzip headers that depend on nothing', async () => {
+        const {bytes} = await createCodec().compressMembers('gzip', 9, createSpool(), listsOf([[0, 10]]))
+        expect([...bytes.subarray(0, 10)]).toEqual([0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff])
+      })
+
+      it('hashes each list', async () => {
+        const hashes = await createCodec().hashPieces(
+          createSpool(),
+          listsOf(
+            [
+              [0, 50000],
+              [-3, 3],
+            ],
+            [],
+            [[5, 5]],
+          ),
+        )
+        const expected = [`${text(0, 50000)}TER`, '', text(5, 5)].map(bytes => digestOf(bytes).slice(7))
+        expect(Buffer.from(hashes).toString('hex')).toBe(expected.join(''))
+      })
+
+      it('hashes a stream in the order of the calls', async () => {
+        const digester = createCodec().createDigester()
+        const updates = [
+          digester.update(Buffer.from('first')),
+          digester.updatePieces(createSpool(), listsOf([[0, contents.length]], [[-1, 7]])),
+          digester.update(Buffer.from('last')),
+        ]
+        const hash = Buffer.from(await digester.digest()).toString('hex')
+        await Promise.all(updates)
+        expect(`sha256:${hash}`).toBe(digestOf(`first${contents}LITERALlast`))
+      })
+
+      it('refuses pieces outside of their source', async () => {
+        const codec = createCodec()
+        for (const piece of [
+          [contents.length - 1, 2],
+          [-8, 1],
+          [-1, 8],
+        ] as [number, number][]) {
+          await expect(codec.hashPieces(createSpool(), listsOf([piece]))).rejects.toThrow(/outside|shorter/)
+          await expect(codec.compressMembers('gzip', 6, createSpool(), listsOf([piece]))).rejects.toThrow(
+            CodedError,
+          )
+        }
+      })
+
+      it('serves many calls at once', async () => {
+        const codec = createCodec()
+        const sizes = Array.from({length: 40}, (_, index) => index * 1000)
+        const results = await Promise.all(
+          sizes.map(size => codec.compressMembers('gzip', 1, createSpool(), listsOf([[0, size]]))),
+        )
+        expect(results.map(({bytes}) => gunzipSync(bytes).length)).toEqual(sizes)
+      })
+    })
+  }
+}
