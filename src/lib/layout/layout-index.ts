@@ -25,11 +25,12 @@ const MAX_MARKER_SIZE = 4096
 export async function readLayoutIndex(paths: LayoutPaths): Promise<ImageIndex | undefined> {
   const marker = await readBounded(paths.marker, MAX_MARKER_SIZE)
   const bytes = await readBounded(paths.index, MAX_MANIFEST_SIZE)
-  if (marker === undefined) return bytes === undefined ? undefined : parseIndex(paths, bytes)
+  if (marker === undefined)
+    return bytes === undefined ? undefined : parseLayoutIndex(bytes, `"${paths.index}"`)
   checkMarker(paths, marker)
   // An index is written before the marker: its absence is damage, and taking it for empty would free every blob.
   if (bytes === undefined) throw new CodedError('corrupt', `Cannot read "${paths.index}": it is missing`)
-  return parseIndex(paths, bytes)
+  return parseLayoutIndex(bytes, `"${paths.index}"`)
 }
 
 /** Changes the index. The caller holds the lock; `change` returns the new entries. */
@@ -59,10 +60,11 @@ export async function ensureLayout(paths: LayoutPaths): Promise<void> {
   }
 }
 
-function parseIndex(paths: LayoutPaths, bytes: Uint8Array): ImageIndex {
-  const document = parseImageDocument(bytes, OCI_INDEX, `"${paths.index}"`)
+/** Parses an index.json; `where` names it. Throws `corrupt`. */
+export function parseLayoutIndex(bytes: Uint8Array, where: string): ImageIndex {
+  const document = parseImageDocument(bytes, OCI_INDEX, where)
   if (document.kind === 'index') return document.index
-  throw new CodedError('corrupt', `Cannot use "${paths.index}": it is no image index`)
+  throw new CodedError('corrupt', `Cannot use ${where}: it is no image index`)
 }
 
 function checkMarker(paths: LayoutPaths, bytes: Uint8Array): void {

@@ -7,8 +7,9 @@ import type {CallOptions} from '../oci/content-store.ts'
 import {type Descriptor, withAnnotations} from '../oci/descriptor.ts'
 import type {ImageSource, ImageTarget} from '../oci/image-store.ts'
 import {createBlobFiles} from './blob-files.ts'
+import {chooseEntry} from './choose-entry.ts'
 import {withLock} from './directory-lock.ts'
-import {findEntry, nameOfEntry, plainTarget} from './image-entries.ts'
+import {nameOfEntry, plainTarget} from './image-entries.ts'
 import {changeLayoutIndex, ensureLayout, readLayoutIndex} from './layout-index.ts'
 import {type LayoutPaths, layoutPaths} from './layout-paths.ts'
 import type {Lease} from './leases.ts'
@@ -36,30 +37,6 @@ export function createLayoutSource(image: LayoutImage): ImageSource {
     },
     async [Symbol.asyncDispose]() {},
   }
-}
-
-/**
- * The root descriptor of the entry that `tag` names, or of the only one. Throws `not-found`, and `invalid-argument`
- * when there are several to choose from.
- */
-export function chooseEntry(
-  entries: readonly Descriptor[],
-  tag: string | undefined,
-  where: string,
-): Descriptor {
-  const found = tag === undefined ? entries[0] : findEntry(entries, tag)
-  const names = entries.map(entry => nameOfEntry(entry) ?? entry.digest).slice(0, 10)
-  if (tag === undefined && entries.length > 1) {
-    throw new CodedError(
-      'invalid-argument',
-      `Cannot choose an image of ${where}: it holds ${entries.length} (${names.join(', ')}); name one`,
-    )
-  }
-  if (!found) {
-    const hint = names.length > 0 ? `; it holds ${names.join(', ')}` : '; it holds none'
-    throw new CodedError('not-found', `Cannot find an image for ${where}${hint}`)
-  }
-  return plainTarget(found)
 }
 
 /**

@@ -92,16 +92,16 @@ export async function modifiedTimeOf(path: string): Promise<number | undefined> 
 }
 
 /** A failed write, told in words: a full disk and a read-only directory are the user's to solve. */
-export function writeError(paths: LayoutPaths, cause: unknown): unknown {
+export function writeError({root}: Pick<LayoutPaths, 'root'>, cause: unknown): unknown {
   const errno = cause instanceof Error && 'code' in cause ? cause.code : undefined
   switch (errno) {
     case 'ENOSPC':
     case 'EDQUOT':
-      return new CodedError('unavailable', `Cannot write to "${paths.root}": the disk is full`, {cause})
+      return new CodedError('unavailable', `Cannot write to "${root}": the disk is full`, {cause})
     case 'EACCES':
     case 'EPERM':
     case 'EROFS':
-      return new CodedError('permission-denied', `Cannot write to "${paths.root}": ${messageOf(cause)}`, {
+      return new CodedError('permission-denied', `Cannot write to "${root}": ${messageOf(cause)}`, {
         cause,
       })
     default:
@@ -110,7 +110,7 @@ export function writeError(paths: LayoutPaths, cause: unknown): unknown {
 }
 
 /** Makes renames into a directory durable; syncing the file alone does not. */
-async function syncDirectory(path: string): Promise<void> {
+export async function syncDirectory(path: string): Promise<void> {
   const directory = await open(path, 'r')
   try {
     await directory.sync()
