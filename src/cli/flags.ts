@@ -116,10 +116,10 @@ export const progressFlags = {
 /** How layers become eStargz or zstd:chunked; `convert` and `optimize` have these in common. */
 export const conversionFlags = {
   'estargz-compression-level': Flags.integer({
-    description: 'eStargz compression level',
+    description: 'eStargz compression level, 0 to 12',
     default: 9,
     min: 0,
-    max: 9,
+    max: 12,
   }),
   'estargz-chunk-size': Flags.integer({
     description: 'eStargz chunk size in bytes (0: 4 MiB)',

@@ -6,6 +6,7 @@ import {asksForJson, type Invocation, parseInvocation} from './argv.ts'
 import {failureJson, failureOf} from './failure.ts'
 import {handOverToCtr} from './hand-over.ts'
 import {interruptedExitCode, listenForInterrupts} from './interrupts.ts'
+import {ignoreBrokenPipe} from './standard-streams.ts'
 import {closestName} from './suggestion.ts'
 import {versionLine} from './version.ts'
 
@@ -99,10 +100,6 @@ function report(error: unknown, argv: readonly string[]): void {
 
 function print(line: string): void {
   process.stdout.write(`${line}\n`)
-}
-
-function ignoreBrokenPipe(error: NodeJS.ErrnoException): void {
-  if (error.code !== 'EPIPE') throw error
 }
 
 /** Resolves when everything written to a stream has reached the system, or cannot any more. */

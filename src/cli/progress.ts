@@ -10,7 +10,7 @@ export interface ProgressView extends AsyncDisposable {
 
 export interface ProgressViewOptions {
   readonly mode: 'auto' | 'plain' | 'none'
-  /** True when stderr is a terminal. */
+  /** True when stderr is a terminal that can be drawn on. */
   readonly terminal: boolean
   readonly print: (line: string) => void
 }

@@ -72,7 +72,9 @@ export async function openSession(flags: SessionFlags, userAgent: string): Promi
     },
     async watch(work) {
       const mode = flags.quiet ? 'none' : (flags.progress ?? 'auto')
-      await using view = await openProgressView({mode, terminal: process.stderr.isTTY === true, print: say})
+      // A terminal without a size, as some CI systems have, cannot be drawn on.
+      const terminal = process.stderr.isTTY === true && process.stderr.columns > 0
+      await using view = await openProgressView({mode, terminal, print: say})
       return await work(view.sink)
     },
     async [Symbol.asyncDispose]() {

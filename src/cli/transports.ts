@@ -1,5 +1,11 @@
 // Every kind of place for images, put together.
 
+import {
+  openDockerArchiveSource,
+  openDockerArchiveTarget,
+  openOciArchiveSource,
+  openOciArchiveTarget,
+} from '../lib/archive/archive-transports.ts'
 import {CodedError} from '../lib/errors/coded-error.ts'
 import {createLayoutSource, createLayoutTarget} from '../lib/layout/oci-directory.ts'
 import type {Store} from '../lib/oci/image-store.ts'
@@ -25,8 +31,8 @@ export async function openTransports(
     store,
     registry: missing('docker://'),
     layout: {source: createLayoutSource, target: createLayoutTarget},
-    ociArchive: missing('oci-archive:'),
-    dockerArchive: missing('docker-archive:'),
+    ociArchive: {source: openOciArchiveSource, target: openOciArchiveTarget},
+    dockerArchive: {source: openDockerArchiveSource, target: openDockerArchiveTarget},
     async [Symbol.asyncDispose]() {},
   }
 }

@@ -1,0 +1,120 @@
+// What the flags of `convert` and `optimize` ask for, with the reference's conflicts (reference flags: image convert).
+
+import {CodedError} from '../lib/errors/coded-error.ts'
+
+/** How layers are to be written. Sizes are in bytes; 0 stands for the format's default. */
+export type LayerFormat =
+  | {
+      readonly kind: 'estargz'
+      readonly level: number
+      readonly chunkSize: number
+      readonly minChunkSize: number
+      readonly externalToc: boolean
+      /** Keeps the tar as it is, so that DiffIDs stay; the TOC must then be external. */
+      readonly keepDiffId: boolean
+    }
+  | {readonly kind: 'zstdchunked'; readonly level: number; readonly chunkSize: number}
+  | {readonly kind: 'uncompressed'}
+
+export interface Conversion {
+  readonly format: LayerFormat
+  readonly oci: boolean
+  /** For people, on stderr. */
+  readonly warnings: readonly string[]
+}
+
+/** The flags that both commands have. */
+export interface ConversionFlags {
+  readonly 'estargz-compression-level': number
+  readonly 'estargz-chunk-size': number
+  readonly 'estargz-min-chunk-size': number
+  readonly 'estargz-external-toc': boolean
+  readonly 'estargz-gzip-helper'?: string | undefined
+  readonly zstdchunked: boolean
+  readonly 'zstdchunked-compression-level': number
+  readonly oci: boolean
+}
+
+/** And those that only `convert` has. */
+export interface ConvertFlags extends ConversionFlags {
+  readonly estargz: boolean
+  readonly uncompress: boolean
+  readonly 'estargz-keep-diff-id': boolean
+  readonly 'estargz-record-in'?: string | undefined
+  readonly 'zstdchunked-chunk-size': number
+}
+
+/** What `convert` is asked for; throws `invalid-argument` for what makes no sense together. */
+export function convertConversion(flags: ConvertFlags): Conversion {
+  const chosen = (['estargz', 'zstdchunked', 'uncompress'] as const).filter(name => flags[name])
+  if (chosen.length > 1) {
+    const names = chosen.map(name => `--${name}`).join(', ')
+    throw invalid(`options ${names} lead to conflict, only one of them can be used`)
+  }
+  if (flags['estargz-keep-diff-id']) {
+    if (!flags['estargz-external-toc']) throw invalid('--estargz-keep-diff-id needs --estargz-external-toc')
+    if (flags['estargz-record-in']) {
+      throw invalid('--estargz-keep-diff-id keeps the order of files, --estargz-record-in changes it')
+    }
+  }
+  const [converter] = chosen
+  if (converter === undefined) {
+    throw invalid('specify layer converter: --estargz, --zstdchunked or --uncompress')
+  }
+  if (converter === 'zstdchunked' && !flags.oci) {
+    throw invalid('--zstdchunked must be used in conjunction with --oci: Docker media types cannot name zstd')
+  }
+  const warnings = helperWarnings(flags)
+  if (converter === 'estargz' && !flags.oci) {
+    warnings.push(
+      'warning: --estargz should be used in conjunction with --oci: a Docker image loses the layer annotations, which lazy pulling verifies',
+    )
+  }
+  const format: LayerFormat =
+    converter === 'uncompress' ? {kind: 'uncompressed'} : lazyFormat(flags, flags['zstdchunked-chunk-size'])
+  return {format, oci: flags.oci, warnings}
+}
+
+/** What `optimize` is asked for. */
+export function optimizeConversion(flags: ConversionFlags & {readonly reuse: boolean}): Conversion {
+  if (flags.reuse && flags['estargz-external-toc']) {
+    throw invalid(
+      '--reuse cannot be used with --estargz-external-toc: TOCs of reused layers are inside of them',
+    )
+  }
+  if (flags.zstdchunked && !flags.oci) {
+    throw invalid('--zstdchunked must be used in conjunction with --oci: Docker media types cannot name zstd')
+  }
+  return {format: lazyFormat(flags, 0), oci: flags.oci, warnings: helperWarnings(flags)}
+}
+
+function lazyFormat(
+  flags: ConversionFlags & {readonly 'estargz-keep-diff-id'?: boolean},
+  zstdChunkSize: number,
+): LayerFormat {
+  if (flags.zstdchunked) {
+    return {kind: 'zstdchunked', level: flags['zstdchunked-compression-level'], chunkSize: zstdChunkSize}
+  }
+  return {
+    kind: 'estargz',
+    level: flags['estargz-compression-level'],
+    chunkSize: flags['estargz-chunk-size'],
+    minChunkSize: flags['estargz-min-chunk-size'],
+    externalToc: flags['estargz-external-toc'],
+    keepDiffId: flags['estargz-keep-diff-id'] ?? false,
+  }
+}
+
+/** The reference runs an external gunzip, because Go's is slow. */
+function helperWarnings(flags: ConversionFlags): string[] {
+  const helper = flags['estargz-gzip-helper']
+  if (!helper) return []
+  if (!['pigz', 'igzip', 'gzip'].includes(helper)) {
+    throw invalid(`--estargz-gzip-helper ${JSON.stringify(helper)} is unknown: expected pigz, igzip or gzip`)
+  }
+  return [`note: --estargz-gzip-helper ${helper} is not needed: decompression is built in`]
+}
+
+function invalid(problem: string): CodedError {
+  return new CodedError('invalid-argument', `Cannot convert: ${problem}`)
+}

@@ -1,0 +1,76 @@
+import * as Flags from '@oclif/core/flags'
+import {BaseCommand, word} from '../../base-command.ts'
+import type {ConversionReport} from '../../cli/conversion-report.ts'
+import {conversionFlags, platformFlags, progressFlags, registryFlags, userFlag} from '../../cli/flags.ts'
+import {platformsFrom} from '../../cli/platforms.ts'
+
+export default class ImageConvert extends BaseCommand {
+  static override summary = 'Convert the layers of an image'
+  static override description =
+    `Writes the image with every layer as eStargz or zstd:chunked, for lazy pulling, or uncompressed. The digest of the new
+image is printed. Source and target are names in the store, or places such as docker://… and oci:….`
+  static override examples = [
+    '<%= config.bin %> image convert --estargz --oci example.com/foo:orig example.com/foo:esgz',
+    '<%= config.bin %> image convert --estargz --oci --estargz-record-in record.json foo:orig foo:esgz',
+    '<%= config.bin %> image convert --estargz --oci docker://docker.io/library/debian:12 oci:debian:esgz',
+  ]
+
+  static override args = {
+    source: word('image to convert'),
+    target: word('name or place of the new image'),
+  }
+
+  static override flags = {
+    estargz: Flags.boolean({description: 'eStargz layers; should be used with --oci'}),
+    'estargz-record-in': Flags.string({
+      description: 'record file of optimize --record-out: these files come first in every layer',
+    }),
+    'estargz-keep-diff-id': Flags.boolean({
+      description: 'keep the tar of every layer as it is; needs --estargz-external-toc',
+    }),
+    ...conversionFlags,
+    'zstdchunked-record-in': Flags.string({description: 'as --estargz-record-in'}),
+    'zstdchunked-chunk-size': Flags.integer({
+      description: 'zstd:chunked chunk size in bytes (0: 4 MiB)',
+      default: 0,
+      min: 0,
+    }),
+    uncompress: Flags.boolean({description: 'uncompressed layers'}),
+    ...platformFlags,
+    ...progressFlags,
+    ...registryFlags,
+    ...userFlag,
+  }
+
+  async run(): Promise<ConversionReport> {
+    const {args, flags} = await this.parse(ImageConvert)
+    const {convertConversion} = await import('../../cli/conversion.ts')
+    const {format, oci, warnings} = convertConversion(flags)
+    const platforms = platformsFrom(flags)
+    const {createLayerConversion, parallelLayers, readRecordPaths} = await import(
+      '../../cli/layer-conversions.ts'
+    )
+    const {describeConversion, reportConversion} = await import('../../cli/conversion-report.ts')
+    const {convertImage} = await import('../../lib/convert/convert-image.ts')
+    await using session = await this.openSession(flags)
+    warnings.forEach(session.say)
+    const recordFile =
+      format.kind === 'zstdchunked' ? flags['zstdchunked-record-in'] : flags['estargz-record-in']
+    const prioritizedPaths = await readRecordPaths(recordFile)
+    await using source = await session.source(args.source)
+    await using target = await session.target(args.target)
+    const image = await session.watch(onProgress =>
+      convertImage(source, target, {
+        platforms,
+        oci,
+        layers: createLayerConversion(format, {prioritizedPaths}),
+        parallelLayers: parallelLayers(),
+        onProgress,
+        signal: session.signal,
+      }),
+    )
+    const report = describeConversion(target.name, image)
+    reportConversion(report, {format: flags.format, print: line => this.log(line), say: session.say})
+    return report
+  }
+}

@@ -1,0 +1,102 @@
+import * as Flags from '@oclif/core/flags'
+import {BaseCommand, word} from '../../base-command.ts'
+import {conversionFlags, credsFlag, platformFlags, progressFlags, registryFlags} from '../../cli/flags.ts'
+
+const list = {multiple: true, multipleNonGreedy: true} as const
+
+export default class ImageOptimize extends BaseCommand {
+  static override summary = 'Convert an image so that what its workload reads comes first'
+  static override description =
+    `Runs the image in a sandbox (runc), watches which files it reads, and writes eStargz layers with these files first, so
+that a lazily pulled container starts before the rest is there. The digest of the new image is printed. What the
+workload prints goes to stderr. Source and target are names in the store, or places such as docker://… and oci:….`
+  static override examples = [
+    '<%= config.bin %> image optimize --oci example.com/foo:orig example.com/foo:esgz',
+    `<%= config.bin %> image optimize --oci --entrypoint='["python3"]' --args='["-c","print(1)"]' --wait-on-line 1 python:3 python:esgz`,
+    '<%= config.bin %> image optimize --oci docker://example.com/foo:1 docker://example.com/foo:1-esgz',
+  ]
+
+  static override args = {
+    source: word('image to optimize'),
+    target: word('name or place of the new image'),
+  }
+
+  static override flags = {
+    reuse: Flags.boolean({description: 'keep eStargz layers that are valid and of which no file was read'}),
+    'no-optimize': Flags.boolean({description: 'run nothing, prioritize nothing'}),
+    'record-out': Flags.string({
+      description: 'write what was read to this file, for convert --estargz-record-in',
+    }),
+    'prefetch-list': Flags.string({
+      description: 'file of paths and globs to prioritize, in order; nothing runs',
+      exclusive: ['no-optimize'],
+    }),
+    ...conversionFlags,
+    period: Flags.integer({helpGroup: 'WORKLOAD', description: 'seconds to watch', default: 10, min: 0}),
+    'wait-on-line': Flags.string({
+      helpGroup: 'WORKLOAD',
+      description: 'watch until a line of stdout contains this',
+    }),
+    'wait-on-signal': Flags.boolean({
+      helpGroup: 'WORKLOAD',
+      description: 'watch until SIGINT (Ctrl-C)',
+      exclusive: ['terminal'],
+    }),
+    terminal: Flags.boolean({char: 't', helpGroup: 'WORKLOAD', description: 'give it a terminal; needs -i'}),
+    i: Flags.boolean({char: 'i', helpGroup: 'WORKLOAD', description: 'give it our stdin'}),
+    user: Flags.string({helpGroup: 'WORKLOAD', description: 'user[:group], names or ids'}),
+    cwd: Flags.string({helpGroup: 'WORKLOAD', description: 'working directory'}),
+    entrypoint: Flags.string({helpGroup: 'WORKLOAD', description: 'entrypoint, a JSON array'}),
+    args: Flags.string({helpGroup: 'WORKLOAD', description: 'arguments, a JSON array'}),
+    env: Flags.string({...list, helpGroup: 'WORKLOAD', description: 'NAME=value'}),
+    'env-file': Flags.string({...list, helpGroup: 'WORKLOAD', description: 'file of NAME=value lines'}),
+    mount: Flags.string({
+      ...list,
+      helpGroup: 'WORKLOAD',
+      description: 'type=bind,src=/a,dst=/b,options=rbind:ro',
+    }),
+    'dns-nameservers': Flags.string({
+      helpGroup: 'WORKLOAD',
+      description: 'separated by commas',
+      default: '8.8.8.8',
+    }),
+    'dns-search-domains': Flags.string({helpGroup: 'WORKLOAD', description: 'separated by commas'}),
+    'dns-options': Flags.string({helpGroup: 'WORKLOAD', description: 'separated by commas'}),
+    'add-hosts': Flags.string({helpGroup: 'WORKLOAD', description: 'host:IP, separated by commas'}),
+    cni: Flags.boolean({helpGroup: 'WORKLOAD', description: 'network by CNI plugins'}),
+    'cni-plugin-conf-dir': Flags.string({
+      aliases: ['cni-plugin-config-dir'],
+      helpGroup: 'WORKLOAD',
+      description: 'directory of CNI configuration',
+      default: '/etc/cni/net.d',
+    }),
+    'cni-plugin-dir': Flags.string({
+      helpGroup: 'WORKLOAD',
+      description: 'directory of CNI plugins',
+      default: '/opt/cni/bin',
+    }),
+    'net-host': Flags.boolean({
+      helpGroup: 'WORKLOAD',
+      description: "use the host's network",
+      exclusive: ['cni'],
+    }),
+    gpus: Flags.string({
+      helpGroup: 'WORKLOAD',
+      description: 'indices separated by commas, or all',
+    }),
+    ...platformFlags,
+    ...progressFlags,
+    ...registryFlags,
+    ...credsFlag,
+  }
+
+  async run(): Promise<void> {
+    const {flags} = await this.parse(ImageOptimize)
+    const {optimizeConversion} = await import('../../cli/conversion.ts')
+    optimizeConversion(flags)
+    const {workloadFrom} = await import('../../cli/workload.ts')
+    await workloadFrom(flags)
+    const {CodedError} = await import('../../lib/errors/coded-error.ts')
+    throw new CodedError('unsupported', 'Cannot optimize yet')
+  }
+}
