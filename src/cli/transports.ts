@@ -6,6 +6,12 @@ import {
   openOciArchiveSource,
   openOciArchiveTarget,
 } from '../lib/archive/archive-transports.ts'
+import {
+  openDockerArchiveSource,
+  openDockerArchiveTarget,
+  openOciArchiveSource,
+  openOciArchiveTarget,
+} from '../lib/archive/archive-transports.ts'
 import {CodedError} from '../lib/errors/coded-error.ts'
 import {createLayoutSource, createLayoutTarget} from '../lib/layout/oci-directory.ts'
 import type {Store} from '../lib/oci/image-store.ts'
