@@ -1,0 +1,17 @@
+// Converting a layer again with the same options gives the same bytes: this port remembers what they were called.
+
+import type {Descriptor} from '../oci/descriptor.ts'
+import type {Digest} from '../oci/digest.ts'
+
+/** What one layer became. */
+export interface ConversionFacts {
+  readonly descriptor: Descriptor
+  readonly diffId: Digest
+  readonly prioritized: {readonly files: number; readonly bytes: number; readonly missing: readonly string[]}
+}
+
+/** Facts by a key that covers everything the conversion depends on: a hex string. */
+export interface ConversionCache {
+  find(key: string): Promise<ConversionFacts | undefined>
+  remember(key: string, facts: ConversionFacts): Promise<void>
+}
