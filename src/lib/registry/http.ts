@@ -1,0 +1,125 @@
+// HTTP over undici, the only file that knows it: one request, one response, bounded and abortable.
+
+import {Agent, type Dispatcher, EnvHttpProxyAgent} from 'undici'
+
+/** What a request carries: bytes, or a function that starts the same byte stream anew for every attempt. */
+export type RequestBody = Uint8Array | (() => AsyncIterable<Uint8Array>)
+
+export interface HttpRequest {
+  readonly method: 'GET' | 'HEAD' | 'POST' | 'PUT' | 'PATCH' | 'DELETE'
+  readonly url: URL
+  readonly headers: Readonly<Record<string, string>>
+  /** A streamed body needs a Content-Length among the headers. */
+  readonly body?: RequestBody | undefined
+  readonly signal?: AbortSignal | undefined
+}
+
+export interface HttpResponse {
+  readonly status: number
+  /** The first value of a header; names are case-insensitive. */
+  header(name: string): string | undefined
+  /** Every value of a header that may be repeated. */
+  headers(name: string): readonly string[]
+  /** The body, once. Leaving the loop early closes the connection. */
+  readonly body: AsyncIterable<Uint8Array>
+  /** Gives up the body: a small rest is read so that the connection can be used again, a big one is cut. */
+  discard(): Promise<void>
+}
+
+/** TLS settings of a connection; certificates and keys are PEM text. */
+export interface TlsSettings {
+  readonly skipVerify: boolean
+  /** Trusted in place of the system's authorities when not empty. */
+  readonly ca: readonly string[]
+  readonly clients: readonly {readonly cert: string; readonly key: string}[]
+}
+
+/** Proxy URLs as in HTTP_PROXY, HTTPS_PROXY and NO_PROXY; entry points read those. */
+export interface ProxySettings {
+  readonly httpProxy?: string | undefined
+  readonly httpsProxy?: string | undefined
+  readonly noProxy?: string | undefined
+}
+
+/** Limits in milliseconds. */
+export interface Timeouts {
+  readonly connectMs: number
+  /** From the end of the request to the response's headers. */
+  readonly headersMs: number
+  /** Longest silence inside a body. */
+  readonly bodyIdleMs: number
+}
+
+export interface HttpClient extends AsyncDisposable {
+  /** Resolves with any status; redirects are not followed. Rejects when the connection or TLS fails. */
+  send(request: HttpRequest): Promise<HttpResponse>
+}
+
+export interface HttpClientOptions {
+  readonly tls: TlsSettings
+  readonly timeouts: Timeouts
+  readonly proxy?: ProxySettings | undefined
+}
+
+/** Rest of an unread body that is worth reading to keep a connection, bytes. */
+const MAX_DISCARDED_BYTES = 64 * 1024
+
+/** A client with its own connection pool; disposing it closes the connections. */
+export function createHttpClient(options: HttpClientOptions): HttpClient {
+  const dispatcher = createDispatcher(options)
+  return {
+    async send(request) {
+      const {body} = request
+      const response = await dispatcher.request({
+        origin: request.url.origin,
+        path: `${request.url.pathname}${request.url.search}`,
+        method: request.method,
+        headers: {...request.headers},
+        // Undici takes any async iterable for a body, although its types know only streams.
+        body: (typeof body === 'function' ? body() : (body ?? null)) as Uint8Array | null,
+        signal: request.signal ?? null,
+      })
+      return toResponse(response)
+    },
+    [Symbol.asyncDispose]: () => dispatcher.destroy(),
+  }
+}
+
+function createDispatcher({tls, timeouts, proxy}: HttpClientOptions): Dispatcher {
+  const [client] = tls.clients
+  const secure = {
+    rejectUnauthorized: !tls.skipVerify,
+    ...(tls.ca.length > 0 ? {ca: [...tls.ca]} : {}),
+    ...(client ? {cert: tls.clients.map(pair => pair.cert), key: tls.clients.map(pair => pair.key)} : {}),
+  }
+  const settings = {
+    connect: {timeout: timeouts.connectMs, ...secure},
+    headersTimeout: timeouts.headersMs,
+    bodyTimeout: timeouts.bodyIdleMs,
+  }
+  if (!proxy?.httpProxy && !proxy?.httpsProxy) return new Agent(settings)
+  return new EnvHttpProxyAgent({
+    ...settings,
+    requestTls: {timeout: timeouts.connectMs, ...secure},
+    ...(proxy.httpProxy ? {httpProxy: proxy.httpProxy} : {}),
+    ...(proxy.httpsProxy ? {httpsProxy: proxy.httpsProxy} : {}),
+    noProxy: proxy.noProxy ?? '',
+  })
+}
+
+function toResponse(response: Dispatcher.ResponseData): HttpResponse {
+  const headers = (name: string): readonly string[] => {
+    const value = response.headers[name.toLowerCase()]
+    return value === undefined ? [] : typeof value === 'string' ? [value] : value
+  }
+  return {
+    status: response.statusCode,
+    headers,
+    header: name => headers(name)[0],
+    body: response.body,
+    async discard() {
+      // What goes wrong with bytes that nobody wants is of no interest; undici has already dropped the connection.
+      await response.body.dump({limit: MAX_DISCARDED_BYTES}).catch(() => undefined)
+    },
+  }
+}

@@ -1,0 +1,32 @@
+// Keychains: where credentials come from. docker-config.ts makes one of files and helpers.
+
+import {CodedError} from '../errors/coded-error.ts'
+import type {CallOptions} from '../oci/content-store.ts'
+
+/** What a registry, or its token server, may be shown. */
+export type Credential =
+  | {readonly kind: 'password'; readonly username: string; readonly password: string}
+  /** A refresh token (docker's `identitytoken`), exchanged for access tokens by OAuth2. */
+  | {readonly kind: 'identity'; readonly token: string}
+  /** A bearer token that is sent as it is (docker's `registrytoken`). */
+  | {readonly kind: 'bearer'; readonly token: string}
+
+export interface Keychain {
+  /**
+   * The credential for a repository `path` on `host` (with its port, if any; `docker.io` for Docker Hub); undefined
+   * when there is none. Asked again after a credential was refused, so it should look afresh.
+   */
+  find(host: string, path: string, options?: CallOptions): Promise<Credential | undefined>
+}
+
+/** No credentials: every request is anonymous. */
+export const ANONYMOUS: Keychain = {find: async () => undefined}
+
+/** The credential that `--user NAME:PASSWORD` gives; the password may hold colons. Throws `invalid-argument`. */
+export function parseUser(text: string): Credential {
+  const colon = text.indexOf(':')
+  if (colon <= 0) {
+    throw new CodedError('invalid-argument', 'Cannot use the value of --user: expected "NAME:PASSWORD"')
+  }
+  return {kind: 'password', username: text.slice(0, colon), password: text.slice(colon + 1)}
+}

@@ -1,0 +1,14 @@
+// Where one repository is: its hosts, and the rights that its requests ask for.
+
+import type {Endpoint} from './endpoint.ts'
+import type {Session} from './session.ts'
+
+export interface RepositoryLocation {
+  readonly session: Session
+  /** In the order in which they are tried; a repository that is written to has exactly one. */
+  readonly endpoints: readonly Endpoint[]
+  /** `repository:library/debian:pull`, or `…:pull,push`. */
+  readonly scopes: readonly string[]
+  /** `docker://host/path`, for messages. */
+  readonly name: string
+}

@@ -1,0 +1,178 @@
+// A session: requests to registries with retries, authorization and redirects. Everything above it only names paths.
+
+import {CodedError} from '../errors/coded-error.ts'
+import type {CallOptions} from '../oci/content-store.ts'
+import {type CredentialSources, createAuthorizer} from './authorizer.ts'
+import type {Endpoint} from './endpoint.ts'
+import {
+  createHttpClient,
+  type HttpClient,
+  type HttpRequest,
+  type HttpResponse,
+  type ProxySettings,
+  type Timeouts,
+  type TlsSettings,
+} from './http.ts'
+import {errorFromConnection, isRetryableConnectionError} from './registry-error.ts'
+import {isRetryableStatus, parseRetryAfter, pause, type RetryPolicy, retryDelayMs} from './retry.ts'
+import {type RequestListener, traceRequest} from './trace.ts'
+
+export interface SessionOptions extends CredentialSources {
+  readonly retry: RetryPolicy
+  readonly timeouts: Timeouts
+  readonly proxy?: ProxySettings | undefined
+  readonly userAgent: string
+  readonly onRequest?: RequestListener | undefined
+}
+
+/** A request to an endpoint. `url` is on it, or where it sent us (an upload location, a remembered redirect). */
+export interface SessionRequest {
+  readonly method: HttpRequest['method']
+  readonly url: URL
+  readonly headers?: Readonly<Record<string, string>>
+  readonly body?: HttpRequest['body']
+  /** Rights that the request needs: `repository:library/debian:pull`. */
+  readonly scopes: readonly string[]
+  /** What is being done, for errors: `read blob sha256:… of docker.io/library/debian`. */
+  readonly action: string
+  /** Attempts on trouble that may pass; 1 for a request that must not be repeated. Default: the policy's. */
+  readonly attempts?: number | undefined
+}
+
+/** A response and the URL that gave it, after redirects. */
+export interface SessionResponse extends HttpResponse {
+  readonly url: URL
+}
+
+export interface Session extends AsyncDisposable {
+  readonly retry: RetryPolicy
+  /**
+   * Sends a request, and sends it again after trouble that may pass and after a 401 that credentials can answer.
+   * Resolves with the last response, whatever its status; throws when there was none.
+   */
+  send(endpoint: Endpoint, request: SessionRequest, options: CallOptions): Promise<SessionResponse>
+}
+
+/** Redirects followed for one request; registries need one, sometimes two. */
+const MAX_REDIRECTS = 5
+/** 401s answered for one request: one to learn the method, one for a token that has just expired. */
+const MAX_CHALLENGES = 2
+
+export function createSession(options: SessionOptions): Session {
+  const clients = new Map<string, HttpClient>()
+  const authorizer = createAuthorizer(options, (request, {endpoint, action, signal}) =>
+    exchange(foreignTls(endpoint.tls), {...request, headers: baseHeaders(request.headers)}, {action, signal}),
+  )
+
+  function clientFor(tls: TlsSettings): HttpClient {
+    const key = JSON.stringify(tls)
+    const client =
+      clients.get(key) ?? createHttpClient({tls, timeouts: options.timeouts, proxy: options.proxy})
+    clients.set(key, client)
+    return client
+  }
+
+  function baseHeaders(headers: Readonly<Record<string, string>> = {}): Record<string, string> {
+    return {'user-agent': options.userAgent, 'accept-encoding': 'identity', ...headers}
+  }
+
+  /** One request with retries; the last response or error counts. */
+  async function exchange(
+    tls: TlsSettings,
+    request: HttpRequest,
+    {action, signal, attempts = options.retry.attempts}: ExchangeOptions,
+  ): Promise<HttpResponse> {
+    for (let attempt = 1; ; attempt++) {
+      signal?.throwIfAborted()
+      const last = attempt >= attempts
+      let retryAfterMs: number | undefined
+      try {
+        const response = await traceRequest(options.onRequest, request, () =>
+          clientFor(tls).send({...request, signal}),
+        )
+        if (last || !isRetryableStatus(response.status)) return response
+        retryAfterMs = parseRetryAfter(response.header('retry-after'), Date.now())
+        await response.discard()
+      } catch (error) {
+        signal?.throwIfAborted()
+        if (last || !isRetryableConnectionError(error)) throw errorFromConnection(error, action, request.url)
+      }
+      await pause(retryDelayMs(options.retry, attempt + 1, retryAfterMs), {signal})
+    }
+  }
+
+  return {
+    retry: options.retry,
+    async send(endpoint, request, {signal}) {
+      let url = request.url
+      let challenges = 0
+      for (let redirects = 0; ; ) {
+        const own = url.origin === endpoint.origin
+        const sent = own ? await authorizer.header(endpoint, request.scopes, {signal}) : undefined
+        const headers = {
+          ...(own ? endpoint.headers : {}),
+          ...request.headers,
+          ...(sent === undefined ? {} : {authorization: sent}),
+        }
+        const response = await exchange(
+          own ? endpoint.tls : foreignTls(endpoint.tls),
+          {method: request.method, url, headers: baseHeaders(headers), body: request.body},
+          {action: request.action, signal, attempts: request.attempts},
+        )
+        if (response.status === 401 && own && challenges < MAX_CHALLENGES) {
+          challenges++
+          const refused = {scopes: request.scopes, sent}
+          if (await authorizer.learn(endpoint, response, refused, {signal})) {
+            await response.discard()
+            continue
+          }
+        }
+        const location = redirectOf(request, response, url)
+        if (location === undefined) return {...response, url}
+        if (redirects++ >= MAX_REDIRECTS) {
+          throw new CodedError(
+            'unavailable',
+            `Cannot ${request.action}: more than ${MAX_REDIRECTS} redirects`,
+          )
+        }
+        await response.discard()
+        url = location
+      }
+    },
+    async [Symbol.asyncDispose]() {
+      await Promise.all([...clients.values()].map(client => client[Symbol.asyncDispose]()))
+    },
+  }
+}
+
+interface ExchangeOptions extends CallOptions {
+  readonly action: string
+  readonly attempts?: number | undefined
+}
+
+/** Where a response sends a read; undefined when it does not. Writes are never redirected: their bytes are ours. */
+function redirectOf(request: SessionRequest, response: HttpResponse, from: URL): URL | undefined {
+  const {method} = request
+  const redirects = [301, 302, 303, 307, 308].includes(response.status)
+  if (!redirects || (method !== 'GET' && method !== 'HEAD')) return undefined
+  const location = response.header('location')
+  const url = location === undefined ? null : URL.parse(location, from.href)
+  if (!url || !/^https?:$/.test(url.protocol)) {
+    throw new CodedError('unavailable', `Cannot ${request.action}: ${from.host} redirects to no usable URL`)
+  }
+  if (from.protocol === 'https:' && url.protocol === 'http:') {
+    throw new CodedError(
+      'permission-denied',
+      `Cannot ${request.action}: ${from.host} redirects from HTTPS to plain HTTP at ${url.host}`,
+    )
+  }
+  url.username = ''
+  url.password = ''
+  url.hash = ''
+  return url
+}
+
+/** TLS towards hosts that an endpoint sends us to: its trust, but not our client certificates. */
+function foreignTls(tls: TlsSettings): TlsSettings {
+  return {...tls, clients: []}
+}
