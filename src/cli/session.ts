@@ -53,7 +53,7 @@ export async function openSession(flags: SessionFlags, userAgent: string): Promi
   })
   const context = once(async (): Promise<TransportContext> => {
     const {openTransports} = await import('./transports.ts')
-    const transports = await openTransports({flags, userAgent, signal, store, say})
+    const transports = openTransports({flags, userAgent, signal, store, say})
     opened.push(transports)
     return transports
   })

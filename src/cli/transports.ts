@@ -6,16 +6,12 @@ import {
   openOciArchiveSource,
   openOciArchiveTarget,
 } from '../lib/archive/archive-transports.ts'
-import {
-  openDockerArchiveSource,
-  openDockerArchiveTarget,
-  openOciArchiveSource,
-  openOciArchiveTarget,
-} from '../lib/archive/archive-transports.ts'
-import {CodedError} from '../lib/errors/coded-error.ts'
 import {createLayoutSource, createLayoutTarget} from '../lib/layout/oci-directory.ts'
 import type {Store} from '../lib/oci/image-store.ts'
-import type {Transport, TransportContext} from '../lib/transport/open-image.ts'
+import {createRegistryImageSource, createRegistryImageTarget} from '../lib/registry/image.ts'
+import {openRegistry} from '../lib/registry/registry.ts'
+import type {TransportContext} from '../lib/transport/open-image.ts'
+import {registryOptions} from './registry.ts'
 import type {SessionFlags} from './session.ts'
 
 /** What transports are made from. */
@@ -28,24 +24,25 @@ export interface TransportSettings {
 }
 
 /** Transports, and what they hold open. */
-export async function openTransports(
-  settings: TransportSettings,
-): Promise<TransportContext & AsyncDisposable> {
-  const {signal, store} = settings
+export function openTransports(settings: TransportSettings): TransportContext & AsyncDisposable {
+  const {flags, signal, store, say, userAgent} = settings
+  const user = {env: process.env, uid: process.getuid?.(), userAgent}
+  const registry = openRegistry(registryOptions(flags, user, say))
+  // Layers that come from a registry and go back to it need not travel.
+  const mountFrom: string[] = []
   return {
     signal,
     store,
-    registry: missing('docker://'),
+    registry: {
+      source: reference => {
+        mountFrom.push(reference)
+        return createRegistryImageSource(reference, {registry})
+      },
+      target: reference => createRegistryImageTarget(reference, {registry, mountFrom}),
+    },
     layout: {source: createLayoutSource, target: createLayoutTarget},
     ociArchive: {source: openOciArchiveSource, target: openOciArchiveTarget},
     dockerArchive: {source: openDockerArchiveSource, target: openDockerArchiveTarget},
-    async [Symbol.asyncDispose]() {},
+    [Symbol.asyncDispose]: () => registry[Symbol.asyncDispose](),
   }
-}
-
-function missing<Location>(name: string): Transport<Location> {
-  const refuse = () => {
-    throw new CodedError('unsupported', `Cannot use ${name} yet`)
-  }
-  return {source: refuse, target: refuse}
 }

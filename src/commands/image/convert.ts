@@ -52,7 +52,7 @@ image is printed. Source and target are names in the store, or places such as do
     )
     const {describeConversion, reportConversion} = await import('../../cli/conversion-report.ts')
     const {convertImage} = await import('../../lib/convert/convert-image.ts')
-    await using session = await this.openSession(flags)
+    await using session = await this.openSession({...flags, creds: flags.user})
     warnings.forEach(session.say)
     const recordFile =
       format.kind === 'zstdchunked' ? flags['zstdchunked-record-in'] : flags['estargz-record-in']

@@ -24,7 +24,7 @@ export default class ImageInspect extends BaseCommand {
     const {args, flags} = await this.parse(ImageInspect)
     const {summarizeImage} = await import('../../cli/image-summary.ts')
     const {drawImage} = await import('../../cli/image-drawing.ts')
-    await using session = await this.openSession(flags)
+    await using session = await this.openSession({...flags, creds: flags.user})
     await using source = await session.source(args.image)
     const target = await source.resolve(session)
     const summaries = await summarizeImage(source.content, target, session)

@@ -31,7 +31,7 @@ export default class ImagePull extends BaseCommand {
     const labels = parseLabels(flags.label ?? [])
     const {copyImage} = await import('../../lib/convert/copy-image.ts')
     const ref = args.ref.replace(/^docker:\/\//, '')
-    await using session = await this.openSession(flags)
+    await using session = await this.openSession({...flags, creds: flags.user})
     await using source = await session.source({transport: 'docker', reference: ref})
     await using target = await session.target({transport: 'store', name: ref})
     const {root, ...bytes} = await session.watch(onProgress =>

@@ -22,7 +22,7 @@ export default class ImagePush extends BaseCommand {
     const remote = args.remote.replace(/^docker:\/\//, '')
     const {presentPlatforms} = await import('../../cli/present-platforms.ts')
     const {copyImage} = await import('../../lib/convert/copy-image.ts')
-    await using session = await this.openSession(flags)
+    await using session = await this.openSession({...flags, creds: flags.user})
     await using source = await session.source(args.local ?? remote)
     await using target = await session.target({transport: 'docker', reference: remote})
     const platforms = await presentPlatforms(source, flags, session)

@@ -34,9 +34,8 @@ interface unless --listen says otherwise.`
     const {flags} = await this.parse(RegistryServe)
     const {formatRequest, readTls, splitAddress, splitCredentials} = await import('../../cli/serving.ts')
     const {serveRegistry} = await import('../../lib/registry-server/serve-registry.ts')
-    // Here they are what clients must show, not what we show to a registry.
-    const {user, tlscert, tlskey, ...ownFlags} = flags
-    await using session = await this.openSession(ownFlags)
+    const {user, tlscert, tlskey} = flags
+    await using session = await this.openSession(flags)
     const {signal} = session
     const store = await session.store()
     await using registry = await serveRegistry(store, {
