@@ -1,11 +1,24 @@
-// Puts layer conversions together: the format that flags ask for, with this machine's codec.
+// Puts layer conversions together: the format that flags ask for, with this machine's codec and memory of conversions.
 
 import {readFile} from 'node:fs/promises'
-import {availableParallelism} from 'node:os'
+import {availableParallelism, tmpdir} from 'node:os'
+import {join} from 'node:path'
+import {createConversionCache} from '../lib/cache/conversion-cache.ts'
 import type {LayerConversion} from '../lib/convert/convert-image.ts'
+import {type EstargzConversionOptions, estargzConversion} from '../lib/convert/estargz-conversion.ts'
 import {CodedError} from '../lib/errors/coded-error.ts'
+import {createBulkCodec} from '../lib/native/bulk-codec.ts'
 import {parseRecord, recordPaths} from '../lib/record/record-file.ts'
 import type {LayerFormat} from './conversion.ts'
+
+export type LayerConversionOptions = Pick<
+  EstargzConversionOptions,
+  'prioritizedIn' | 'isReusable' | 'onReuse'
+> & {
+  /** Where conversions are remembered. */
+  readonly dataDirectory: string
+  readonly say: (message: string) => void
+}
 
 /** Layers converted at once: compression takes all cores for one layer, more only hide waiting for bytes. */
 export function parallelLayers(): number {
@@ -21,10 +34,25 @@ export async function readRecordPaths(file: string | undefined): Promise<readonl
   return recordPaths(parseRecord(bytes, `"${file}"`))
 }
 
-/** The conversion of one layer into `format`. */
-export function createLayerConversion(
-  format: LayerFormat,
-  _options: {readonly prioritizedPaths: readonly string[]},
-): LayerConversion {
-  throw new CodedError('unsupported', `Cannot write ${format.kind} layers yet`)
+/** The conversion of one layer into `format`; throws `unsupported` for formats that have not landed. */
+export function createLayerConversion(format: LayerFormat, options: LayerConversionOptions): LayerConversion {
+  if (format.kind !== 'estargz' || format.externalToc || format.keepDiffId) {
+    const name = format.kind === 'estargz' ? 'eStargz with an external TOC' : format.kind
+    throw new CodedError('unsupported', `Cannot write ${name} layers: this version writes eStargz`)
+  }
+  const {dataDirectory, say, ...choices} = options
+  const codec = createBulkCodec()
+  if (codec.name === 'node') {
+    say('note: the native part is not built, conversion is slower without it (bin/setup builds it)')
+  }
+  const {level, chunkSize, minChunkSize} = format
+  return estargzConversion({
+    ...choices,
+    codec,
+    temporaryDirectory: tmpdir(),
+    level,
+    chunkSize,
+    minChunkSize,
+    cache: createConversionCache(join(dataDirectory, 'conversions')),
+  })
 }

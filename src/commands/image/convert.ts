@@ -47,6 +47,8 @@ image is printed. Source and target are names in the store, or places such as do
     const {convertConversion} = await import('../../cli/conversion.ts')
     const {format, oci, warnings} = convertConversion(flags)
     const platforms = platformsFrom(flags)
+    const {dataDirectory} = await import('../../cli/stores.ts')
+    const {samePaths} = await import('../../lib/convert/estargz-conversion.ts')
     const {createLayerConversion, parallelLayers, readRecordPaths} = await import(
       '../../cli/layer-conversions.ts'
     )
@@ -56,14 +58,18 @@ image is printed. Source and target are names in the store, or places such as do
     warnings.forEach(session.say)
     const recordFile =
       format.kind === 'zstdchunked' ? flags['zstdchunked-record-in'] : flags['estargz-record-in']
-    const prioritizedPaths = await readRecordPaths(recordFile)
+    const prioritized = samePaths(await readRecordPaths(recordFile))
+    const layers = await createLayerConversion(format, {
+      prioritizedIn: () => prioritized,
+      dataDirectory: dataDirectory(flags['data-dir'], process.env),
+    })
     await using source = await session.source(args.source)
     await using target = await session.target(args.target)
     const image = await session.watch(onProgress =>
       convertImage(source, target, {
         platforms,
         oci,
-        layers: createLayerConversion(format, {prioritizedPaths}),
+        layers,
         parallelLayers: parallelLayers(),
         onProgress,
         signal: session.signal,
