@@ -1,7 +1,7 @@
 // Bundles the command line into dist/cli: one entry per command, shared code split off, so that a command loads only
 // what it runs; then writes oclif's manifest, so that help and parsing load no command at all.
 
-import {readdirSync, readFileSync, rmSync, writeFileSync} from 'node:fs'
+import {readdirSync, readFileSync, renameSync, rmSync, writeFileSync} from 'node:fs'
 import {join, resolve} from 'node:path'
 import {Plugin} from '@oclif/core/config'
 import {build} from 'esbuild'
@@ -12,12 +12,14 @@ const OUT = join(ROOT, 'dist/cli')
 await bundle()
 await writeManifest()
 
+/** In a folder beside, so that a build that fails leaves the last one in place. */
 async function bundle(): Promise<void> {
-  rmSync(OUT, {recursive: true, force: true})
+  const fresh = `${OUT}.new`
+  rmSync(fresh, {recursive: true, force: true})
   await build({
     absWorkingDir: ROOT,
     entryPoints: listEntryPoints(),
-    outdir: OUT,
+    outdir: fresh,
     chunkNames: 'chunks/[name]-[hash]',
     bundle: true,
     splitting: true,
@@ -35,6 +37,8 @@ async function bundle(): Promise<void> {
       js: "import {createRequire as __createRequire} from 'node:module'; const require = __createRequire(import.meta.url);",
     },
   })
+  rmSync(OUT, {recursive: true, force: true})
+  renameSync(fresh, OUT)
 }
 
 /** The program at dist/cli/start.js, and each command at the place that its words name. */
@@ -48,10 +52,11 @@ function listEntryPoints(): {in: string; out: string}[] {
 /** What oclif needs to know of every command: ids, flags and arguments, without their code. */
 async function writeManifest(): Promise<void> {
   const file = join(ROOT, 'oclif.manifest.json')
-  rmSync(file, {force: true})
   const plugin = new Plugin({
     root: ROOT,
     isRoot: true,
+    // The last build's, which may lack commands.
+    ignoreManifest: true,
     errorOnManifestCreate: true,
     respectNoCacheDefault: true,
   })

@@ -2,8 +2,8 @@
 
 import {readFile} from 'node:fs/promises'
 import {availableParallelism, tmpdir} from 'node:os'
-import {join} from 'node:path'
-import {createConversionCache} from '../lib/cache/conversion-cache.ts'
+import {openConversionCache} from '../lib/cache/conversion-cache.ts'
+import type {ConversionCache} from '../lib/convert/conversion-cache.ts'
 import type {LayerConversion} from '../lib/convert/convert-image.ts'
 import {type EstargzConversionOptions, estargzConversion} from '../lib/convert/estargz-conversion.ts'
 import {CodedError} from '../lib/errors/coded-error.ts'
@@ -15,8 +15,8 @@ export type LayerConversionOptions = Pick<
   EstargzConversionOptions,
   'prioritizedIn' | 'isReusable' | 'onReuse'
 > & {
-  /** Where conversions are remembered. */
-  readonly dataDirectory: string
+  /** Where conversions are remembered; nowhere when undefined. */
+  readonly memoryDirectory: string | undefined
   readonly say: (message: string) => void
 }
 
@@ -40,7 +40,7 @@ export function createLayerConversion(format: LayerFormat, options: LayerConvers
     const name = format.kind === 'estargz' ? 'eStargz with an external TOC' : format.kind
     throw new CodedError('unsupported', `Cannot write ${name} layers: this version writes eStargz`)
   }
-  const {dataDirectory, say, ...choices} = options
+  const {memoryDirectory, say, ...choices} = options
   const codec = createBulkCodec()
   if (codec.name === 'node') {
     say('note: the native part is not built, conversion is slower without it (bin/setup builds it)')
@@ -53,6 +53,15 @@ export function createLayerConversion(format: LayerFormat, options: LayerConvers
     level,
     chunkSize,
     minChunkSize,
-    cache: createConversionCache(join(dataDirectory, 'conversions')),
+    cache: memoryDirectory === undefined ? undefined : openMemory(memoryDirectory),
   })
+}
+
+/** Earlier conversions only save time: a home that cannot be written must not fail one. */
+function openMemory(directory: string): ConversionCache {
+  const cache = openConversionCache(directory)
+  return {
+    find: key => cache.find(key).catch(() => undefined),
+    remember: (key, facts) => cache.remember(key, facts).catch(() => {}),
+  }
 }

@@ -8,7 +8,7 @@ import type {TransportContext} from '../lib/transport/open-image.ts'
 import {interruptSignal} from './interrupts.ts'
 import {openProgressView} from './progress.ts'
 import type {RegistryFlags} from './registry.ts'
-import {dataDirectory, openStore} from './stores.ts'
+import {dataDirectory, memoryDirectory, openStore} from './stores.ts'
 
 /** Parsed flags that a session looks at; commands without a group of flags leave it out. */
 export interface SessionFlags extends RegistryFlags {
@@ -34,6 +34,8 @@ export interface Session extends AsyncDisposable {
   target(location: string | ImageLocation): Promise<ImageTarget>
   /** Runs `work` while its progress is shown. */
   watch<Result>(work: (onProgress: ProgressSink) => Promise<Result>): Promise<Result>
+  /** A directory of the user's for what may be forgotten; undefined where there is no home. */
+  readonly memoryDirectory: string | undefined
   /** A message for people, on stderr. */
   say(message: string): void
 }
@@ -62,6 +64,7 @@ export async function openSession(flags: SessionFlags, userAgent: string): Promi
     signal,
     store,
     say,
+    memoryDirectory: memoryDirectory(flags['data-dir'], process.env),
     async source(location) {
       const {openImageSource} = await import('../lib/transport/open-image.ts')
       return openImageSource(await locate(location), await context())

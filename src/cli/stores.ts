@@ -27,20 +27,29 @@ export async function openStore(choice: StoreChoice, signal: AbortSignal): Promi
   return openLocalStore(join(choice.dataDirectory, 'images'), {signal})
 }
 
-/** The directory of everything that we keep for a user. */
-export function dataDirectory(
-  flag: string | undefined,
-  environment: Readonly<Record<string, string | undefined>>,
-): string {
-  if (flag) return resolve(flag)
-  // The XDG specification has relative paths ignored.
-  const {XDG_DATA_HOME, HOME} = environment
-  if (XDG_DATA_HOME?.startsWith('/')) return join(XDG_DATA_HOME, 'ctr-remote')
-  if (HOME) return join(HOME, '.local/share/ctr-remote')
+type Environment = Readonly<Record<string, string | undefined>>
+
+/** The directory of everything that we keep for a user. Throws `failed-precondition` where there is no home. */
+export function dataDirectory(flag: string | undefined, environment: Environment): string {
+  const directory = flag ? resolve(flag) : ownDirectory(environment, 'XDG_DATA_HOME', '.local/share')
+  if (directory !== undefined) return directory
   throw new CodedError(
     'failed-precondition',
     'Cannot choose a directory for the local store: set --data-dir, XDG_DATA_HOME or HOME',
   )
+}
+
+/** The directory of what saves work and may be lost: earlier conversions. */
+export function memoryDirectory(flag: string | undefined, environment: Environment): string | undefined {
+  const directory = flag ? resolve(flag) : ownDirectory(environment, 'XDG_CACHE_HOME', '.cache')
+  return directory && join(directory, 'conversions')
+}
+
+/** Ours below a base directory of the XDG specification, which has relative paths ignored. */
+function ownDirectory(environment: Environment, variable: string, fallback: string): string | undefined {
+  const base = environment[variable]
+  if (base?.startsWith('/')) return join(base, 'ctr-remote')
+  return environment.HOME ? join(environment.HOME, fallback, 'ctr-remote') : undefined
 }
 
 async function chooseStore(address: string): Promise<'containerd' | 'local'> {

@@ -47,22 +47,18 @@ image is printed. Source and target are names in the store, or places such as do
     const {convertConversion} = await import('../../cli/conversion.ts')
     const {format, oci, warnings} = convertConversion(flags)
     const platforms = platformsFrom(flags)
-    const {dataDirectory} = await import('../../cli/stores.ts')
-    const {samePaths} = await import('../../lib/convert/estargz-conversion.ts')
     const {createLayerConversion, parallelLayers, readRecordPaths} = await import(
       '../../cli/layer-conversions.ts'
     )
     const {describeConversion, reportConversion} = await import('../../cli/conversion-report.ts')
     const {convertImage} = await import('../../lib/convert/convert-image.ts')
+    const {samePaths} = await import('../../lib/convert/estargz-conversion.ts')
     await using session = await this.openSession({...flags, creds: flags.user})
     warnings.forEach(session.say)
     const recordFile =
       format.kind === 'zstdchunked' ? flags['zstdchunked-record-in'] : flags['estargz-record-in']
     const prioritized = samePaths(await readRecordPaths(recordFile))
-    const layers = await createLayerConversion(format, {
-      prioritizedIn: () => prioritized,
-      dataDirectory: dataDirectory(flags['data-dir'], process.env),
-    })
+    const layers = createLayerConversion(format, {prioritizedIn: () => prioritized, ...session})
     await using source = await session.source(args.source)
     await using target = await session.target(args.target)
     const image = await session.watch(onProgress =>
