@@ -1,0 +1,370 @@
+// Images through the commands: from a registry into the store, converted, and out again by every way there is.
+
+import {mkdtemp, readdir, readFile, rm, writeFile} from 'node:fs/promises'
+import {tmpdir} from 'node:os'
+import {join} from 'node:path'
+import {afterAll, beforeAll, describe, expect, it} from 'vitest'
+import {openLocalStore} from '../../src/lib/layout/local-store.ts'
+import {type RunningRegistry, serveRegistry} from '../../src/lib/registry-server/serve-registry.ts'
+import {createUser, type User} from '../support/ctr-remote.ts'
+import {startFaultyRegistry} from '../support/faulty-registry.ts'
+import {writeSampleImage, writeSampleIndex} from '../support/sample-image.ts'
+
+const DIGEST = /^sha256:[0-9a-f]{64}$/
+const layers = [
+  {'bin/app': 'app\n', 'etc/config': 'config\n', 'var/data': 'x'.repeat(50_000)},
+  {'etc/other': 'other\n'},
+]
+
+let user: User
+let directory: string
+let registry: RunningRegistry
+/** `HOST:PORT` of a registry with `sample:1` (amd64), `multi:1` (amd64 and arm64) and `docker:1` (Docker schema 2). */
+let host: string
+
+beforeAll(async () => {
+  user = await createUser()
+  directory = await mkdtemp(join(tmpdir(), 'ctr-remote-images-'))
+  const store = await openLocalStore(directory)
+  const lease = await store.lease()
+  const sample = await writeSampleImage(store.content, {layers})
+  const multi = await writeSampleIndex(store.content, ['amd64', 'arm64'])
+  const docker = await writeSampleImage(store.content, {layers, family: 'docker'})
+  await store.images.put('localhost/sample:1', sample.root)
+  await store.images.put('localhost/multi:1', multi.root)
+  await store.images.put('localhost/docker:1', docker.root)
+  await lease[Symbol.asyncDispose]()
+  registry = await serveRegistry(store)
+  host = registry.address
+})
+afterAll(async () => {
+  await registry?.[Symbol.asyncDispose]()
+  await user?.[Symbol.asyncDispose]()
+  await rm(directory, {recursive: true, force: true})
+})
+
+/** Runs a command that must succeed; resolves to its stdout without the last newline. */
+async function ok(...argv: readonly string[]): Promise<string> {
+  const {exitCode, stdout, stderr} = await user.run(...argv)
+  expect(exitCode, `${argv.join(' ')}: ${stderr}`).toBe(0)
+  return stdout.trimEnd()
+}
+
+async function fails(exitCode: number, ...argv: readonly string[]): Promise<string> {
+  const finished = await user.run(...argv)
+  expect(finished.exitCode, finished.stderr).toBe(exitCode)
+  expect(finished.stdout).toBe('')
+  return finished.stderr
+}
+
+async function listImages(): Promise<{name: string; digest: string; platforms: string[]; labels: object}[]> {
+  return JSON.parse(await ok('image', 'ls', '--json'))
+}
+
+describe('pull', () => {
+  it('prints the digest on stdout, and progress on stderr only', async () => {
+    const {exitCode, stdout, stderr} = await user.run('image', 'pull', `${host}/sample:1`)
+    expect(exitCode).toBe(0)
+    expect(stdout.trimEnd()).toMatch(DIGEST)
+    expect(stderr).toMatch(/layer 1\/2 .* done/)
+  })
+
+  it('-q says nothing but the digest', async () => {
+    const {stdout, stderr} = await user.run('images', 'pull', '-q', `docker://${host}/sample:1`)
+    expect(stdout.trimEnd()).toMatch(DIGEST)
+    expect(stderr).toBe('')
+  })
+
+  it("takes this machine's platform of an index, and keeps its digest", async () => {
+    const digest = await ok('image', 'pull', '-q', '--platform', 'linux/arm64', `${host}/multi:1`)
+    expect(await listImages()).toContainEqual(
+      expect.objectContaining({name: `${host}/multi:1`, digest, platforms: ['linux/arm64']}),
+    )
+    expect(await ok('image', 'pull', '-q', '-all-platforms', `${host}/multi:1`)).toBe(digest)
+    expect(await listImages()).toContainEqual(
+      expect.objectContaining({digest, platforms: ['linux/amd64', 'linux/arm64']}),
+    )
+  })
+
+  it('labels the image', async () => {
+    await ok('image', 'pull', '-q', '--label', 'a=b', '--label', 'c=d', `${host}/docker:1`)
+    expect(await listImages()).toContainEqual(
+      expect.objectContaining({name: `${host}/docker:1`, labels: {a: 'b', c: 'd'}}),
+    )
+  })
+
+  it('of what is not there exits 3, of a registry that is not there 8', async () => {
+    expect(await fails(3, 'image', 'pull', '-q', `${host}/missing:1`)).toMatch(/missing/)
+    expect(await fails(3, 'image', 'pull', '-q', '--platform', 'linux/s390x', `${host}/multi:1`)).toMatch(
+      /linux\/s390x/,
+    )
+    expect(await fails(8, 'image', 'pull', '-q', '127.0.0.1:1/x:1')).toMatch(/127\.0\.0\.1:1/)
+  })
+
+  it('traces requests on stderr, one line each', async () => {
+    const {stderr} = await user.run('image', 'pull', '-q', '--http-trace', `${host}/sample:1`)
+    expect(stderr).toMatch(/^GET http:.*\/v2\/sample\/manifests\/1 200 /m)
+  })
+})
+
+describe('names', () => {
+  it('tag adds names, and takes one that is in use only with --force', async () => {
+    await ok('image', 'pull', '-q', `${host}/sample:1`)
+    expect(await ok('image', 'tag', `${host}/sample:1`, 'one', 'example.com/two:2')).toBe(
+      'docker.io/library/one:latest\nexample.com/two:2',
+    )
+    await ok('image', 'pull', '-q', `${host}/docker:1`)
+    expect(await fails(4, 'image', 'tag', `${host}/docker:1`, 'one')).toMatch(/--force/)
+    await ok('image', 'tag', '--force', `${host}/docker:1`, 'one')
+    await ok('image', 'rm', 'one', 'example.com/two:2')
+  })
+
+  it('ls filters by name, and lists names alone with -q', async () => {
+    await ok('image', 'pull', '-q', `${host}/sample:1`)
+    await ok('image', 'tag', '--force', `${host}/sample:1`, 'listed:1')
+    expect(await ok('image', 'ls', '-q', 'listed')).toBe('docker.io/library/listed:1')
+    const [header, line] = (await ok('image', 'ls', 'listed')).split('\n')
+    expect(header).toMatch(/^REF +TYPE +DIGEST +SIZE +PLATFORMS +LABELS *$/)
+    expect(line).toMatch(
+      /^docker\.io\/library\/listed:1 .*manifest\.v1\+json sha256:\S+ \S+ KiB +linux\/amd64 -/,
+    )
+  })
+
+  it('rm --sync leaves nothing behind that no other image needs', async () => {
+    await using other = await createUser()
+    const blobs = join(other.home, '.local/share/ctr-remote/images/blobs/sha256')
+    expect((await other.run('image', 'pull', '-q', `${host}/sample:1`)).exitCode).toBe(0)
+    expect((await other.run('image', 'pull', '-q', `${host}/docker:1`)).exitCode).toBe(0)
+    expect((await other.run('image', 'rm', '--sync', `${host}/docker:1`)).exitCode).toBe(0)
+    // manifest, config and two layers
+    expect(await readdir(blobs)).toHaveLength(4)
+    expect((await other.run('image', 'rm', '--sync', `${host}/sample:1`)).stdout).toBe(`${host}/sample:1\n`)
+    expect(await readdir(blobs)).toEqual([])
+  })
+
+  it('rm of what is not there exits 3', async () => {
+    expect(await fails(3, 'image', 'rm', 'nothing')).toMatch(/"nothing"/)
+  })
+})
+
+describe('inspect', () => {
+  it('draws an image, wherever it is', async () => {
+    const drawn = await ok('image', 'inspect', `docker://${host}/multi:1`)
+    expect(drawn).toMatch(/^docker:\/\/.*\n└── application\/vnd\.oci\.image\.index\.v1\+json sha256:/)
+    expect(drawn).toContain('linux/arm64')
+  })
+
+  it('tells programs everything with --json', async () => {
+    const {target, manifests} = JSON.parse(await ok('image', 'inspect', '--json', `docker://${host}/multi:1`))
+    expect(target.digest).toMatch(DIGEST)
+    expect(manifests.map((manifest: {platform: string}) => manifest.platform)).toEqual([
+      'linux/amd64',
+      'linux/arm64',
+    ])
+    expect(manifests[0].layers).toHaveLength(1)
+  })
+})
+
+describe('convert', () => {
+  it('makes every layer eStargz, prints the digest, and gives the same bytes again', async () => {
+    await ok('image', 'pull', '-q', `${host}/sample:1`)
+    const digest = await ok('image', 'convert', '-q', '--estargz', '--oci', `${host}/sample:1`, 'sample:esgz')
+    expect(digest).toMatch(DIGEST)
+    const {target, manifests} = JSON.parse(await ok('image', 'inspect', '--json', 'sample:esgz'))
+    expect(target.digest).toBe(digest)
+    for (const layer of manifests[0].layers) {
+      expect(layer.annotations['containerd.io/snapshot/stargz/toc.digest']).toMatch(DIGEST)
+    }
+    await using other = await createUser()
+    const again = await other.run(
+      'image',
+      'convert',
+      '-q',
+      '--estargz',
+      '--oci',
+      `docker://${host}/sample:1`,
+      `oci:${other.home}/out:esgz`,
+    )
+    expect(again.stdout.trimEnd()).toBe(digest)
+  })
+
+  it('goes from registry to registry with nothing in between', async () => {
+    const digest = await ok(
+      'image',
+      'convert',
+      '-q',
+      '--estargz',
+      '--oci',
+      '--all-platforms',
+      `docker://${host}/multi:1`,
+      `docker://${host}/multi:esgz`,
+    )
+    const {manifests} = JSON.parse(await ok('image', 'inspect', '--json', `docker://${host}/multi@${digest}`))
+    expect(manifests.map((manifest: {platform: string}) => manifest.platform)).toEqual([
+      'linux/amd64',
+      'linux/arm64',
+    ])
+  })
+
+  it('puts the files of a record first, and tells of those that are nowhere', async () => {
+    const record = join(user.home, 'record.json')
+    const paths = ['var/data', 'etc/other', 'not/there']
+    await writeFile(record, paths.map(path => `${JSON.stringify({path})}\n`).join(''))
+    const {stdout, stderr} = await user.run(
+      'image',
+      'convert',
+      '-q',
+      '--estargz',
+      '--oci',
+      '--estargz-record-in',
+      record,
+      '--json',
+      `docker://${host}/sample:1`,
+      'sample:record',
+    )
+    const report = JSON.parse(stdout)
+    expect(report.layers.map((layer: {prioritizedFiles: number}) => layer.prioritizedFiles)).toEqual([1, 1])
+    expect(report.missing).toEqual(['not/there'])
+    expect(stderr).toContain('"not/there"')
+  })
+
+  it("prints nerdctl's JSON with --format json", async () => {
+    const stdout = await ok(
+      'image',
+      'convert',
+      '-q',
+      '--estargz',
+      '--oci',
+      '--format',
+      'json',
+      `docker://${host}/sample:1`,
+      'sample:json',
+    )
+    expect(stdout).toMatch(
+      /^\{\n {4}"Image": "docker\.io\/library\/sample:json@sha256:[0-9a-f]{64}",\n {4}"ExtraImages": null\n\}$/,
+    )
+  })
+
+  it('warns where the reference warns, and says that a gzip helper is not needed', async () => {
+    const {exitCode, stderr} = await user.run(
+      'image',
+      'convert',
+      '-q',
+      '--estargz',
+      '--GH',
+      'pigz',
+      `docker://${host}/docker:1`,
+      'docker:esgz',
+    )
+    expect(exitCode).toBe(0)
+    expect(stderr).toMatch(/^note: .*pigz.* not needed/m)
+    expect(stderr).toMatch(/^warning: .*--oci/m)
+  })
+
+  const conflict = (flags: string, message: RegExp, exitCode = 2) =>
+    it(`${flags || 'no layer converter'} is refused`, async () => {
+      const words = flags.split(' ').filter(Boolean)
+      expect(await fails(exitCode, 'image', 'convert', ...words, 'a:1', 'b:1')).toMatch(message)
+    })
+  conflict('', /specify layer converter/)
+  conflict('--oci', /specify layer converter/)
+  conflict('--estargz --uncompress', /lead to conflict/)
+  conflict('--estargz --zstdchunked --oci', /lead to conflict/)
+  conflict('--zstdchunked --uncompress', /lead to conflict/)
+  conflict('--zstdchunked', /--oci/)
+  conflict('--estargz --estargz-keep-diff-id', /--estargz-external-toc/)
+  conflict('--estargz --estargz-external-toc --estargz-keep-diff-id --estargz-record-in x', /record-in/)
+  conflict('--estargz --GH lzma', /lzma/)
+  conflict('--estargz --estargz-compression-level 99', /estargz-compression-level/)
+  conflict('--estargz --estargz-record-in /nonexistent', /\/nonexistent/, 3)
+
+  it('of an image that is not there publishes nothing', async () => {
+    await fails(3, 'image', 'convert', '-q', '--estargz', '--oci', 'absent:1', 'absent:esgz')
+    expect(await ok('image', 'ls', '-q', 'absent')).toBe('')
+  })
+})
+
+describe('push', () => {
+  it('sends an image under another name', async () => {
+    const digest = await ok('image', 'pull', '-q', `${host}/sample:1`)
+    expect(await ok('image', 'push', '-q', `${host}/copy:2`, `${host}/sample:1`)).toBe(digest)
+    expect(await ok('image', 'pull', '-q', `${host}/copy:2`)).toBe(digest)
+  })
+
+  it('sends the platforms that the store has of an index', async () => {
+    await using other = await createUser()
+    await other.run('image', 'pull', '-q', '--platform', 'linux/arm64', `${host}/multi:1`)
+    const pushed = await other.run('image', 'push', '-q', `${host}/arm:1`, `${host}/multi:1`)
+    expect(pushed.exitCode, pushed.stderr).toBe(0)
+    const {manifests} = JSON.parse(await ok('image', 'inspect', '--json', `docker://${host}/arm:1`))
+    expect(manifests).toEqual([expect.objectContaining({platform: 'linux/arm64'})])
+  })
+})
+
+describe('archives', () => {
+  it('carry images from store to store, by file and by pipe', async () => {
+    const digest = await ok('image', 'pull', '-q', `${host}/sample:1`)
+    const file = join(user.home, 'images.tar')
+    await ok('image', 'export', '-q', file, `${host}/sample:1`)
+    await using other = await createUser()
+    expect((await other.run('image', 'import', '-q', file)).stdout).toBe(`${host}/sample:1\n`)
+    const listed = JSON.parse((await other.run('image', 'ls', '--json')).stdout)
+    expect(listed).toEqual([expect.objectContaining({name: `${host}/sample:1`, digest})])
+    const piped = other.start('image', 'export', '-q', '-', `${host}/sample:1`)
+    const {exitCode, stdout} = await piped.finished
+    expect(exitCode).toBe(0)
+    expect(stdout).toContain('oci-layout')
+  })
+
+  it('name images by digest too, when asked', async () => {
+    const digest = await ok('image', 'pull', '-q', `${host}/sample:1`)
+    const file = join(user.home, 'digests.tar')
+    await ok('image', 'export', '-q', file, `${host}/sample:1`)
+    expect(await ok('image', 'import', '-q', '--digests', file)).toBe(
+      `${host}/sample:1\n${host}/sample@${digest}`,
+    )
+  })
+
+  it('of other names than --base-name are left out', async () => {
+    const file = join(user.home, 'base.tar')
+    await ok('image', 'pull', '-q', `${host}/sample:1`)
+    await ok('image', 'export', '-q', file, `${host}/sample:1`)
+    expect(await fails(3, 'image', 'import', '-q', '--base-name', 'example.com/other', file)).toMatch(/other/)
+  })
+
+  it('that are none exit 2, missing ones 3', async () => {
+    const file = join(user.home, 'garbage.tar')
+    await writeFile(file, Buffer.alloc(10_240))
+    await fails(2, 'image', 'import', '-q', file)
+    await fails(3, 'image', 'import', '-q', join(user.home, 'missing.tar'))
+    await fails(3, 'image', 'export', '-q', join(user.home, 'out.tar'), 'missing')
+    await expect(readFile(join(user.home, 'out.tar'))).rejects.toThrow('ENOENT')
+  })
+})
+
+describe('a command that is interrupted', () => {
+  for (const [signal, exitCode] of [
+    ['SIGINT', 130],
+    ['SIGTERM', 143],
+  ] as const) {
+    it(`by ${signal} exits ${exitCode} and leaves nothing visible`, async () => {
+      await using stalling = await startFaultyRegistry()
+      stalling.inject({method: 'GET'}, {kind: 'stall', afterBytes: 0})
+      const pulling = user.start('image', 'pull', '--http-trace', `${stalling.host}/stalled:1`)
+      await expect.poll(() => stalling.requests.length).toBeGreaterThan(0)
+      pulling.child.kill(signal)
+      const finished = await pulling.finished
+      expect(finished).toMatchObject({exitCode, stdout: ''})
+      expect(finished.stderr).toMatch(/ctr-remote: Cancelled$/m)
+      expect(await ok('image', 'ls', '-q', 'stalled')).toBe('')
+    })
+  }
+
+  it('by --timeout exits 8', async () => {
+    await using stalling = await startFaultyRegistry()
+    stalling.inject({method: 'GET'}, {kind: 'stall', afterBytes: 0})
+    expect(await fails(8, '--timeout', '200ms', 'image', 'pull', `${stalling.host}/stalled:1`)).toMatch(
+      /--timeout/,
+    )
+  })
+})
