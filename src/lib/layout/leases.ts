@@ -7,7 +7,7 @@ import {hasCode} from '../errors/coded-error.ts'
 import {type Digest, isDigest} from '../oci/digest.ts'
 import {isIndexMediaType, isManifestMediaType} from '../oci/media-type.ts'
 import type {LayoutPaths} from './layout-paths.ts'
-import {isOwnerAlive, ownerToken} from './process-owner.ts'
+import {isOwnerAlive, ownerToken} from '../io/process-owner.ts'
 import {listDirectory, modifiedTimeOf} from './staged-file.ts'
 
 /** Content that a lease keeps; the media type tells a collector which of it has children. */

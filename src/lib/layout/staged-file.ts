@@ -5,7 +5,7 @@ import {type FileHandle, mkdir, open, readdir, rename, rm, stat} from 'node:fs/p
 import {dirname, join} from 'node:path'
 import {CodedError, hasCode, messageOf} from '../errors/coded-error.ts'
 import type {LayoutPaths} from './layout-paths.ts'
-import {isOwnerAlive, ownerToken} from './process-owner.ts'
+import {isOwnerAlive, ownerToken} from '../io/process-owner.ts'
 
 /** Our staged files are `<owner token>-<random>`; anything else in the ingest directory is not ours to judge. */
 const STAGED_NAME = /^([^-]+(?:-[^-]+)*)-[0-9a-f]{16}$/
