@@ -98,7 +98,7 @@ const FIRST_SECOND = Date.UTC(2000, 0, 1) / 1000 - 63_082_281_600 // 0001-01-01T
 const LAST_SECOND = Date.UTC(9999, 11, 31, 23, 59, 59) / 1000
 
 /** RFC 3339 in UTC, rounded to seconds; empty for the first second of the epoch, as the reference leaves it out. */
-function formatModtime({mtimeSeconds, mtimeNanoseconds}: TarEntry): string {
+export function formatModtime({mtimeSeconds, mtimeNanoseconds}: TarEntry): string {
   if (mtimeSeconds === 0) return ''
   const rounded = mtimeNanoseconds >= 500_000_000 ? mtimeSeconds + 1 : mtimeSeconds
   const clamped = Math.min(Math.max(rounded, FIRST_SECOND), LAST_SECOND)

@@ -1,0 +1,54 @@
+// Decompresses the bytes of a blob between the starts of two streams: one member in most layers, several in some.
+
+import type {BulkCodec, MemberKind} from '../compression/codec.ts'
+import {messageOf} from '../errors/coded-error.ts'
+import {MAX_CHUNK_SIZE} from '../estargz/plan-layer.ts'
+import {inflatePrefix} from '../io/inflate.ts'
+
+/** Bytes of a blob. */
+export interface Range {
+  readonly offset: number
+  readonly size: number
+}
+
+/** A chunk, and as many headers behind it as anybody may have put there. */
+const MAX_OUTPUT_SIZE = 4 * MAX_CHUNK_SIZE
+/** RFC 1951: a byte of deflate stands for 1032 at most. */
+const MAX_GZIP_RATIO = 1032
+/** RFC 1952: header and trailer of the smallest member. */
+const MIN_GZIP_SIZE = 18
+
+/** What the members in `bytes` decompress to, or what is wrong with them. */
+export async function inflateRange(
+  kind: MemberKind,
+  bytes: Uint8Array,
+  codec: BulkCodec,
+): Promise<Uint8Array | string> {
+  try {
+    return (await inflateSingle(kind, bytes, codec)) ?? (await inflateAll(kind, bytes))
+  } catch (error) {
+    return messageOf(error)
+  }
+}
+
+/**
+ * The fast way for a range that is one gzip member: its last four bytes, ISIZE, say how large it is. Undefined when
+ * they do not, because there are more members or none is whole.
+ */
+async function inflateSingle(
+  kind: MemberKind,
+  bytes: Uint8Array,
+  codec: BulkCodec,
+): Promise<Uint8Array | undefined> {
+  if (kind !== 'gzip' || bytes.length < MIN_GZIP_SIZE) return undefined
+  const size = new DataView(bytes.buffer, bytes.byteOffset + bytes.length - 4).getUint32(0, true)
+  if (size > Math.min(MAX_OUTPUT_SIZE, bytes.length * MAX_GZIP_RATIO)) return undefined
+  return codec.inflateMember(kind, bytes, size).catch(() => undefined)
+}
+
+async function inflateAll(kind: MemberKind, bytes: Uint8Array): Promise<Uint8Array> {
+  const inflated = await inflatePrefix(kind, bytes, MAX_OUTPUT_SIZE + 1)
+  if (inflated.length > MAX_OUTPUT_SIZE)
+    throw new RangeError(`it decompresses to more than ${MAX_OUTPUT_SIZE} bytes`)
+  return inflated
+}
