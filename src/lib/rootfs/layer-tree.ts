@@ -1,0 +1,94 @@
+// A layer's tar as a tree that overlayfs can stack: data stays where it is in the tar, whiteouts become what overlayfs
+// takes for them.
+
+import {CodedError} from '../errors/coded-error.ts'
+import {payloadOffsetOf, type TarEntry} from '../tar/tar-entry.ts'
+import {
+  type DirectoryNode,
+  type FileNode,
+  opaqueDirectory,
+  plainDirectory,
+  whiteoutNode,
+} from '../vfs/file-tree.ts'
+import type {PlacedEntry} from './placement.ts'
+
+/** The tree of one layer; a later entry of a place replaces an earlier one. Throws `corrupt` for a dangling hard link. */
+export function treeOfLayer(entries: Iterable<PlacedEntry<TarEntry>>): DirectoryNode {
+  let root = plainDirectory()
+  for (const placed of entries) {
+    const {path, role, entry} = placed
+    if (path === '') {
+      if (role === 'node') root = {...directoryOf(entry), children: root.children}
+      else if (role === 'opaque') root = opaqueDirectory(root)
+      continue
+    }
+    const {parent, name} = parentOf(root, path)
+    const existing = parent.children.get(name)
+    const node = role === 'node' ? nodeFor(root, placed, existing) : hiding(role, existing)
+    if (node) parent.children.set(name, node)
+  }
+  return root
+}
+
+/** The node of an entry; a directory keeps what is in it already. */
+function nodeFor(
+  root: DirectoryNode,
+  placed: PlacedEntry<TarEntry>,
+  existing: FileNode | undefined,
+): FileNode {
+  const {entry, target} = placed
+  if (target !== undefined) return linkTarget(root, target, entry.name)
+  if (entry.type !== 'dir') return fileOf(entry)
+  return {...directoryOf(entry), children: existing?.type === 'dir' ? existing.children : new Map()}
+}
+
+/** What a whiteout leaves behind: it speaks of lower layers, so it takes nothing of this one away. */
+function hiding(role: 'whiteout' | 'opaque', existing: FileNode | undefined): FileNode | undefined {
+  if (role === 'opaque') return opaqueDirectory(existing?.type === 'dir' ? existing : plainDirectory())
+  return existing ? undefined : whiteoutNode()
+}
+
+/** The directory that holds `path`, made where the layer does not say what it is. */
+function parentOf(root: DirectoryNode, path: string): {parent: DirectoryNode; name: string} {
+  const parts = path.split('/')
+  const name = parts.pop()!
+  let parent = root
+  for (const part of parts) {
+    let child = parent.children.get(part)
+    if (child?.type !== 'dir') {
+      child = plainDirectory()
+      parent.children.set(part, child)
+    }
+    parent = child
+  }
+  return {parent, name}
+}
+
+function linkTarget(root: DirectoryNode, target: string, name: string): FileNode {
+  let node: FileNode | undefined = root
+  for (const part of target.split('/')) node = node?.type === 'dir' ? node.children.get(part) : undefined
+  if (!node || node.type === 'dir') {
+    throw new CodedError(
+      'corrupt',
+      `Cannot link ${JSON.stringify(name)}: its layer has no file ${JSON.stringify(target)}`,
+    )
+  }
+  return node
+}
+
+function directoryOf(entry: TarEntry): DirectoryNode {
+  return {...attributesOf(entry), type: 'dir', size: 0, dataOffset: 0, children: new Map()}
+}
+
+function fileOf(entry: TarEntry): FileNode {
+  if (entry.type === 'dir' || entry.type === 'hardlink') {
+    throw new CodedError('internal', `Cannot take ${JSON.stringify(entry.name)} for a file of its own`)
+  }
+  const dataOffset = entry.size > 0 ? payloadOffsetOf(entry) : 0
+  return {...attributesOf(entry), type: entry.type, size: entry.size, dataOffset}
+}
+
+function attributesOf(entry: TarEntry) {
+  const {mode, uid, gid, mtimeSeconds, mtimeNanoseconds, devMajor, devMinor, linkName, xattrs} = entry
+  return {mode: mode & 0o7777, uid, gid, mtimeSeconds, mtimeNanoseconds, devMajor, devMinor, linkName, xattrs}
+}
