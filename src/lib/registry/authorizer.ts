@@ -73,7 +73,8 @@ export function createAuthorizer(sources: CredentialSources, send: TokenSender):
       if (!shared) tokens.set(key, pending)
       try {
         const token = await pending
-        if (token.expiresAtMs > Date.now()) return token
+        // A token that this call has asked for is used, however short its life: asking again would give no longer one.
+        if (!shared || token.expiresAtMs > Date.now()) return token
         if (tokens.get(key) === pending) tokens.delete(key)
       } catch (error) {
         if (tokens.get(key) === pending) tokens.delete(key)

@@ -46,10 +46,13 @@ export function schemeFor(
   host: string,
   options: {readonly plainHttp: boolean; readonly hasTlsSettings: boolean},
 ): 'http' | 'https' {
-  const {hostname, port} = parseHost(host)
   if (options.plainHttp) return 'http'
   // As containerd and nerdctl do: a registry on this machine rarely has a certificate, and needs none.
-  return isLoopbackHost(hostname) && port !== '443' && !options.hasTlsSettings ? 'http' : 'https'
+  return isLoopbackHost(parseHost('https:', host).hostname) &&
+    !host.endsWith(':443') &&
+    !options.hasTlsSettings
+    ? 'http'
+    : 'https'
 }
 
 /** True for `localhost`, 127.0.0.0/8 and ::1. Names that DNS decides about are never loopback. */
@@ -64,7 +67,7 @@ export function endpointFor(settings: HostSettings, reference: Reference): Endpo
   const base = new URL(url.origin)
   const prefix = url.pathname.replace(/\/+$/, '')
   base.pathname = settings.overridePath || prefix.endsWith('/v2') ? `${prefix}/` : `${prefix}/v2/`
-  const isOrigin = url.host === parseHost(registryHostOf(reference)).host || url.host === reference.domain
+  const isOrigin = url.host === parseHost(url.protocol, registryHostOf(reference)).host
   return {
     base,
     origin: base.origin,
@@ -91,8 +94,9 @@ export function endpointUrl(
   return url
 }
 
-function parseHost(host: string): URL {
-  const url = URL.parse(`https://${host}`)
+/** As a URL, so that a scheme's default port does not count. */
+function parseHost(protocol: string, host: string): URL {
+  const url = URL.parse(`${protocol}//${host}`)
   if (!url) throw new CodedError('invalid-argument', `Cannot use ${JSON.stringify(host)} as a registry host`)
   return url
 }

@@ -1,0 +1,264 @@
+import {mkdtemp, readdir, rm} from 'node:fs/promises'
+import {tmpdir} from 'node:os'
+import {join} from 'node:path'
+import {expect, onTestFinished, test} from 'vitest'
+import {digestOf} from '../../src/lib/io/sha256.ts'
+import type {ContentStore, WriteHint} from '../../src/lib/oci/content-store.ts'
+import type {RegistryOptions} from '../../src/lib/registry/registry.ts'
+import type {FaultyRegistry, FaultyRegistryOptions} from '../support/faulty-registry.ts'
+import {openClient, sampleBytes, startRegistry} from './session.ts'
+
+const BYTES = sampleBytes(250_000)
+const BLOB = {mediaType: 'application/octet-stream', digest: digestOf(BYTES), size: BYTES.length}
+const UNKNOWN: WriteHint = {mediaType: 'application/octet-stream'}
+const UPLOADS = {url: /\/blobs\/uploads\//}
+/** Small enough that the blob overflows memory, and is sent in three pieces when in chunks. */
+const CHUNK_SIZE = 100_000
+
+interface Setup extends RegistryOptions {
+  readonly server?: FaultyRegistryOptions
+  readonly mountFrom?: readonly string[]
+}
+
+async function openTarget({server: serverOptions, mountFrom, ...options}: Setup = {}) {
+  const server = await startRegistry(serverOptions)
+  const client = openClient({chunkSize: CHUNK_SIZE, ...options})
+  const from = mountFrom?.map(name => `${server.host}/${name}`) ?? []
+  const {content} = client.repository(`${server.host}/app`, {access: 'push', mountFrom: from})
+  return {server, content}
+}
+
+async function write(content: ContentStore, hint: WriteHint, bytes = BYTES): Promise<void> {
+  await using writer = await content.write(hint)
+  for (let offset = 0; offset < bytes.length; offset += 33_000)
+    await writer.write(bytes.subarray(offset, offset + 33_000))
+  await writer.commit({digest: BLOB.digest, size: BLOB.size})
+}
+
+const summary = (server: FaultyRegistry) => server.requests.map(({method}) => method).join(' ')
+const ranges = (server: FaultyRegistry) =>
+  server.requests.flatMap(({headers}) => headers['content-range'] ?? [])
+
+function expectStored(server: FaultyRegistry): void {
+  expect(server.blob('app', BLOB.digest)?.length).toBe(BLOB.size)
+}
+
+test('a small blob is sent whole', async () => {
+  const {server, content} = await openTarget({chunkSize: 1_000_000})
+  await write(content, BLOB)
+  expectStored(server)
+  expect(summary(server)).toBe('HEAD POST PUT')
+})
+
+test('a large blob of unknown digest waits on disk, and is sent whole', async () => {
+  const {server, content} = await openTarget()
+  await write(content, UNKNOWN)
+  expectStored(server)
+  expect(summary(server)).toBe('HEAD POST PUT')
+})
+
+test('a large blob of known digest is streamed in chunks without touching the disk', async () => {
+  const {server, content} = await openTarget({spoolDirectory: '/nonexistent'})
+  await write(content, BLOB)
+  expectStored(server)
+  expect(summary(server)).toBe('HEAD POST PATCH PATCH PATCH PUT')
+  expect(ranges(server)).toEqual(['0-99999', '100000-199999', '200000-249999'])
+})
+
+test('a blob from the configured size on is sent in chunks from disk', async () => {
+  const {server, content} = await openTarget({chunkedFrom: 200_000})
+  await write(content, UNKNOWN)
+  expectStored(server)
+  expect(summary(server)).toBe('HEAD POST PATCH PATCH PATCH PUT')
+})
+
+test('an empty blob is sent', async () => {
+  const {server, content} = await openTarget()
+  await using writer = await content.write(UNKNOWN)
+  await writer.commit({digest: digestOf(''), size: 0})
+  expect(server.blob('app', digestOf(''))).toHaveLength(0)
+})
+
+test.each([
+  ['known', BLOB],
+  ['unknown', UNKNOWN],
+] as const)('a blob of %s digest that is there already is not sent again', async (_, hint) => {
+  const {server, content} = await openTarget()
+  server.addBlob('app', BYTES)
+  await write(content, hint)
+  expect(summary(server)).toBe('HEAD')
+})
+
+test('what info has seen is not asked for again', async () => {
+  const {server, content} = await openTarget({chunkSize: 1_000_000})
+  expect(await content.info(BLOB)).toBeUndefined()
+  await write(content, BLOB)
+  expect(await content.info(BLOB)).toMatchObject({digest: BLOB.digest, size: BLOB.size})
+  expect(summary(server)).toBe('HEAD POST PUT')
+})
+
+test('a blob whose size contradicts its descriptor is reported', async () => {
+  const {server, content} = await openTarget()
+  server.addBlob('app', BYTES)
+  await expect(content.info({...BLOB, size: 5})).rejects.toMatchObject({code: 'corrupt'})
+})
+
+test('a blob of another repository is mounted, so that nobody reads it', async () => {
+  const {server, content} = await openTarget({mountFrom: ['other']})
+  server.addBlob('other', BYTES)
+  expect(await content.info(BLOB)).toMatchObject({digest: BLOB.digest})
+  expectStored(server)
+  expect(summary(server)).toBe('HEAD POST')
+  expect(server.requests[1]?.url).toContain('from=other')
+})
+
+test('a converted blob is mounted too, once its digest is known', async () => {
+  const {server, content} = await openTarget({mountFrom: ['other']})
+  server.addBlob('other', BYTES)
+  await write(content, UNKNOWN)
+  expectStored(server)
+  expect(summary(server)).toBe('HEAD POST')
+})
+
+test('a blob that cannot be mounted is sent', async () => {
+  const {server, content} = await openTarget({mountFrom: ['other'], chunkSize: 1_000_000})
+  await write(content, UNKNOWN)
+  expectStored(server)
+  expect(summary(server)).toBe('HEAD POST DELETE POST PUT')
+})
+
+test('a registry that refuses to mount gets the bytes', async () => {
+  const {server, content} = await openTarget({mountFrom: ['other'], chunkSize: 1_000_000})
+  server.inject({url: /mount=/}, {kind: 'status', status: 403})
+  await write(content, UNKNOWN)
+  expectStored(server)
+})
+
+test.each([
+  ['answers 500', {kind: 'status', status: 500}],
+  ['answers 429', {kind: 'status', status: 429, headers: {'retry-after': '0'}}],
+  ['breaks off', {kind: 'drop', afterBytes: 100_000}],
+] as const)('a whole upload is repeated when the registry %s', async (_, fault) => {
+  const {server, content} = await openTarget()
+  server.inject({method: 'PUT'}, fault, 2)
+  await write(content, UNKNOWN)
+  expectStored(server)
+})
+
+test('a whole upload is given up after the configured attempts', async () => {
+  const {server, content} = await openTarget()
+  server.inject({method: 'PUT'}, {kind: 'status', status: 503}, Number.POSITIVE_INFINITY)
+  await expect(write(content, UNKNOWN)).rejects.toMatchObject({code: 'unavailable'})
+  expect(server.requests.filter(({method}) => method === 'PUT')).toHaveLength(4)
+})
+
+test('a chunk that breaks off goes on after the bytes that the registry has', async () => {
+  const {server, content} = await openTarget()
+  server.inject({method: 'PATCH', url: /uploads/}, {kind: 'lose-answer'})
+  server.inject({method: 'PATCH', url: /uploads/}, {kind: 'drop', afterBytes: 40_000})
+  await write(content, BLOB)
+  expectStored(server)
+  expect(ranges(server)).toEqual(['0-99999', '100000-199999', '140000-199999', '200000-249999'])
+})
+
+test('an upload whose first chunk got lost starts anew', async () => {
+  const {server, content} = await openTarget()
+  server.inject({method: 'PATCH', url: /uploads/}, {kind: 'status', status: 502})
+  await write(content, BLOB)
+  expectStored(server)
+})
+
+test('an upload that the registry forgets half-way is an error', async () => {
+  const {server, content} = await openTarget()
+  server.inject({method: 'PATCH', url: /uploads/}, {kind: 'headers', headers: {}})
+  server.inject({method: 'PATCH', url: /uploads/}, {kind: 'lose-answer'})
+  server.inject({method: 'GET', url: /uploads/}, {kind: 'status', status: 404})
+  await expect(write(content, BLOB)).rejects.toMatchObject({code: 'not-found'})
+})
+
+test.each([404, 405, 501])('a registry that refuses chunks (HTTP %i) gets the blob whole', async status => {
+  const {server, content} = await openTarget()
+  server.inject({method: 'PATCH'}, {kind: 'status', status}, Number.POSITIVE_INFINITY)
+  await write(content, BLOB)
+  expectStored(server)
+  expect(server.requests.at(-1)?.method).toBe('PUT')
+})
+
+test('the end of a chunked upload whose answer got lost is found done', async () => {
+  const {server, content} = await openTarget()
+  server.inject({method: 'PUT'}, {kind: 'lose-answer'})
+  await write(content, BLOB)
+  expectStored(server)
+  expect(server.requests.at(-1)?.method).toBe('HEAD')
+})
+
+test('a token that expires between chunks is renewed', async () => {
+  const {server, content} = await openTarget({server: {auth: {kind: 'bearer'}}})
+  await using writer = await content.write(BLOB)
+  await writer.write(BYTES.subarray(0, 150_000))
+  server.revokeTokens()
+  await writer.write(BYTES.subarray(150_000))
+  await writer.commit(BLOB)
+  expectStored(server)
+})
+
+test('a blob with too many bytes is refused while it is written', async () => {
+  const {server, content} = await openTarget()
+  await using writer = await content.write({...BLOB, size: 10})
+  await expect(writer.write(BYTES)).rejects.toMatchObject({code: 'corrupt'})
+  expect(server.blob('app', BLOB.digest)).toBeUndefined()
+})
+
+test.each([
+  ['other bytes', Buffer.alloc(BLOB.size)],
+  ['too few bytes', BYTES.subarray(1)],
+])('a commit of %s is refused, and the upload is given back', async (_, bytes) => {
+  const {server, content} = await openTarget()
+  await expect(write(content, BLOB, bytes)).rejects.toMatchObject({code: 'corrupt'})
+  expect(server.blob('app', BLOB.digest)).toBeUndefined()
+  expect(server.requests.at(-1)?.method).toBe('DELETE')
+})
+
+test('a writer that is dropped leaves nothing behind', async () => {
+  const spoolDirectory = await mkdtemp(join(tmpdir(), 'ctr-remote-spool-'))
+  onTestFinished(() => rm(spoolDirectory, {recursive: true}))
+  const {server, content} = await openTarget({spoolDirectory})
+  {
+    await using spooled = await content.write(UNKNOWN)
+    await spooled.write(BYTES)
+    await using streamed = await content.write(BLOB)
+    await streamed.write(BYTES)
+  }
+  expect(summary(server)).toBe('HEAD POST PATCH PATCH DELETE')
+  expect(await readdir(spoolDirectory)).toEqual([])
+})
+
+test('bytes may be reused as soon as they are written', async () => {
+  const {server, content} = await openTarget()
+  const scratch = Buffer.alloc(50_000)
+  await using writer = await content.write(BLOB)
+  for (let offset = 0; offset < BYTES.length; offset += scratch.length) {
+    BYTES.copy(scratch, 0, offset, offset + scratch.length)
+    await writer.write(scratch)
+    scratch.fill(0)
+  }
+  await writer.commit(BLOB)
+  expectStored(server)
+})
+
+test('an account that may not push is told so', async () => {
+  const {server, content} = await openTarget()
+  server.inject({method: 'POST', ...UPLOADS}, {kind: 'status', status: 403})
+  await expect(write(content, BLOB)).rejects.toMatchObject({code: 'permission-denied'})
+})
+
+test('an aborted upload ends with the reason', async () => {
+  const {server, content} = await openTarget()
+  const abort = new AbortController()
+  server.inject({method: 'PUT'}, {kind: 'status', status: 503}, Number.POSITIVE_INFINITY)
+  await using writer = await content.write(UNKNOWN, {signal: abort.signal})
+  await writer.write(BYTES)
+  const reason = new Error('stop')
+  abort.abort(reason)
+  await expect(writer.commit(BLOB)).rejects.toBe(reason)
+})
