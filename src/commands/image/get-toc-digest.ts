@@ -1,0 +1,40 @@
+import * as Flags from '@oclif/core/flags'
+import {BaseCommand, word} from '../../base-command.ts'
+import {CodedError} from '../../lib/errors/coded-error.ts'
+import {parseDigest} from '../../lib/oci/digest.ts'
+import {OCI_LAYER_GZIP} from '../../lib/oci/media-type.ts'
+
+export default class ImageGetTocDigest extends BaseCommand {
+  static override summary = "Print the digest of a layer's TOC"
+  static override examples = ['<%= config.bin %> image get-toc-digest sha256:9f86d081884c7d65…']
+
+  static override args = {digest: word('digest of a layer in the store')}
+
+  static override flags = {
+    'dump-toc': Flags.boolean({description: 'print the TOC itself, as JSON'}),
+    zstdchunked: Flags.boolean({description: 'the layer is zstd:chunked'}),
+  }
+
+  async run(): Promise<{digest: string; tocDigest: string}> {
+    const {args, flags} = await this.parse(ImageGetTocDigest)
+    const digest = parseDigest(args.digest)
+    if (flags.zstdchunked) {
+      throw new CodedError(
+        'unsupported',
+        `Cannot read ${digest}: this version reads eStargz, not zstd:chunked`,
+      )
+    }
+    const {openLayer} = await import('../../lib/estargz/open-layer.ts')
+    const {encodeToc} = await import('../../lib/estargz/toc.ts')
+    await using session = await this.openSession(flags)
+    const {content} = await session.store()
+    // A negative size asks a store for whatever it has of that digest.
+    const named = {mediaType: OCI_LAYER_GZIP, digest, size: -1}
+    const info = await content.info(named, session)
+    if (!info) throw new CodedError('not-found', `Cannot find the layer ${digest} in ${content.name}`)
+    await using blob = await content.open({...named, size: info.size}, session)
+    const {toc, tocDigest} = await openLayer(blob, {where: digest, signal: session.signal})
+    this.log(flags['dump-toc'] ? new TextDecoder().decode(encodeToc(toc.entries)) : tocDigest)
+    return {digest, tocDigest}
+  }
+}
