@@ -1,0 +1,125 @@
+import {describe, expect, it} from 'vitest'
+import {
+  type ConvertFlags,
+  convertConversion,
+  type LayerFormat,
+  optimizeConversion,
+} from '../../src/cli/conversion.ts'
+import {describeConversion, reportConversion} from '../../src/cli/conversion-report.ts'
+import type {ConvertedImage, ConvertedLayer} from '../../src/lib/convert/convert-image.ts'
+import {digestOf} from '../../src/lib/io/sha256.ts'
+
+const defaults: ConvertFlags & {readonly reuse: boolean} = {
+  estargz: false,
+  zstdchunked: false,
+  uncompress: false,
+  oci: true,
+  reuse: false,
+  'estargz-compression-level': 9,
+  'estargz-chunk-size': 0,
+  'estargz-min-chunk-size': 0,
+  'estargz-external-toc': false,
+  'estargz-keep-diff-id': false,
+  'zstdchunked-compression-level': 3,
+  'zstdchunked-chunk-size': 0,
+}
+
+const estargz: LayerFormat = {
+  kind: 'estargz',
+  level: 9,
+  chunkSize: 0,
+  minChunkSize: 0,
+  externalToc: false,
+  keepDiffId: false,
+}
+
+describe('what convert is asked for', () => {
+  const check = (flags: Partial<ConvertFlags>, format: LayerFormat, warnings: number) =>
+    it(JSON.stringify(flags), () => {
+      const conversion = convertConversion({...defaults, ...flags})
+      expect(conversion).toMatchObject({format, oci: flags.oci ?? true})
+      expect(conversion.warnings).toHaveLength(warnings)
+    })
+  check({estargz: true}, estargz, 0)
+  check({estargz: true, oci: false}, estargz, 1)
+  check({estargz: true, 'estargz-gzip-helper': 'igzip'}, estargz, 1)
+  check(
+    {estargz: true, 'estargz-chunk-size': 4096, 'estargz-min-chunk-size': 50_000},
+    {...estargz, chunkSize: 4096, minChunkSize: 50_000},
+    0,
+  )
+  check(
+    {estargz: true, 'estargz-external-toc': true, 'estargz-keep-diff-id': true},
+    {...estargz, externalToc: true, keepDiffId: true},
+    0,
+  )
+  check(
+    {zstdchunked: true, 'zstdchunked-chunk-size': 1024},
+    {kind: 'zstdchunked', level: 3, chunkSize: 1024},
+    0,
+  )
+  check({uncompress: true, oci: false}, {kind: 'uncompressed'}, 0)
+})
+
+describe('what optimize is asked for', () => {
+  it('is eStargz unless zstd:chunked is chosen', () => {
+    expect(optimizeConversion(defaults).format).toEqual(estargz)
+    expect(optimizeConversion({...defaults, zstdchunked: true}).format.kind).toBe('zstdchunked')
+  })
+  it('refuses to reuse layers whose TOC would be elsewhere', () => {
+    expect(() => optimizeConversion({...defaults, reuse: true, 'estargz-external-toc': true})).toThrow(
+      /--reuse/,
+    )
+  })
+})
+
+describe('what came of a conversion', () => {
+  const descriptor = (text: string) => ({mediaType: 'm', digest: digestOf(text), size: text.length})
+  const layer = (name: string, missing: string[], files = 0): ConvertedLayer => ({
+    descriptor: descriptor(`${name} converted`),
+    source: descriptor(name),
+    diffId: digestOf(name),
+    reused: false,
+    prioritized: {files, bytes: files * 10, missing},
+  })
+  const image: ConvertedImage = {
+    root: descriptor('root'),
+    manifests: [
+      {
+        source: digestOf('manifest'),
+        descriptor: descriptor('manifest'),
+        platform: undefined,
+        layers: [layer('one', ['b', 'nowhere'], 1), layer('two', ['a', 'nowhere'], 1)],
+      },
+    ],
+  }
+
+  it('a path is missing only when no layer has it', () => {
+    expect(describeConversion('image', image).missing).toEqual(['nowhere'])
+  })
+
+  it('prints extra images and then the digest', () => {
+    const printed: string[] = []
+    const said: string[] = []
+    reportConversion(describeConversion('image', image, ['image-esgztoc']), {
+      format: undefined,
+      print: line => printed.push(line),
+      say: line => said.push(line),
+    })
+    expect(printed).toEqual(['extra image: image-esgztoc', image.root.digest])
+    expect(said).toEqual([expect.stringMatching(/^warning: 1 .*"nowhere"$/)])
+  })
+
+  it("prints nerdctl's JSON", () => {
+    const printed: string[] = []
+    reportConversion(describeConversion('image', image, ['extra']), {
+      format: 'json',
+      print: line => printed.push(line),
+      say: () => {},
+    })
+    expect(JSON.parse(printed.join('\n'))).toEqual({
+      Image: `image@${image.root.digest}`,
+      ExtraImages: ['extra'],
+    })
+  })
+})
