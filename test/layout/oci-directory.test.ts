@@ -127,7 +127,7 @@ describeWith(['skopeo'], 'oci: directories and skopeo', () => {
     execFileSync('skopeo', ['copy', `oci:${ours}:v1`, `oci:${theirs}:v2`])
     await using source = createLayoutSource({path: theirs, tag: 'v2'})
     await using target = await createLayoutTarget({path: back, tag: 'v3'})
-    await copyImage(source, target, {platforms: 'all'})
+    await copyImage(source, target, {platforms: 'all', index: 'sparse'})
     const output = execFileSync('skopeo', ['inspect', '--raw', `oci:${back}:v3`])
     await using copied = createLayoutSource({path: back, tag: 'v3'})
     expect(await copied.resolve()).toMatchObject({digest: root.digest})

@@ -103,18 +103,15 @@ async function scanHeaders(
     entry => {
       onEntry(entry)
       payloadEnd = payloadOffsetOf(entry) + entry.size
+      if (payloadEnd > size) {
+        throw new CodedError('corrupt', `Cannot use ${where}: it is truncated, inside "${entry.path}"`)
+      }
     },
     {...DEFAULT_TAR_LIMITS, entries: MAX_MEMBERS},
   )
   const zeros = Buffer.alloc(1024 * 1024)
   for (let offset = 0; offset < size; ) {
     signal?.throwIfAborted()
-    if (payloadEnd > size) {
-      throw new CodedError(
-        'corrupt',
-        `Cannot use ${where}: it is truncated, at byte ${size} of a longer file`,
-      )
-    }
     if (offset < payloadEnd) {
       const skipped = Math.min(payloadEnd - offset, zeros.length)
       scanner.push(zeros.subarray(0, skipped))
