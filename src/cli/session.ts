@@ -54,8 +54,8 @@ export async function openSession(flags: SessionFlags, userAgent: string): Promi
     return found
   })
   const context = once(async (): Promise<TransportContext> => {
-    const {openTransports} = await import('./transports.ts')
-    const transports = openTransports({flags, userAgent, signal, store, say})
+    const {createTransports} = await import('./transports.ts')
+    const transports = createTransports({flags, userAgent, signal, store, say})
     opened.push(transports)
     return transports
   })

@@ -1,17 +1,8 @@
-// Every kind of place for images, put together.
+// Every kind of place for images, put together; each is loaded when it is first used.
 
-import {
-  openDockerArchiveSource,
-  openDockerArchiveTarget,
-  openOciArchiveSource,
-  openOciArchiveTarget,
-} from '../lib/archive/archive-transports.ts'
-import {createLayoutSource, createLayoutTarget} from '../lib/layout/oci-directory.ts'
 import type {Store} from '../lib/oci/image-store.ts'
-import {createRegistryImageSource, createRegistryImageTarget} from '../lib/registry/image.ts'
-import {openRegistry} from '../lib/registry/registry.ts'
+import type {Registry} from '../lib/registry/registry.ts'
 import type {TransportContext} from '../lib/transport/open-image.ts'
-import {registryOptions} from './registry.ts'
 import type {SessionFlags} from './session.ts'
 
 /** What transports are made from. */
@@ -24,25 +15,49 @@ export interface TransportSettings {
 }
 
 /** Transports, and what they hold open. */
-export function openTransports(settings: TransportSettings): TransportContext & AsyncDisposable {
-  const {flags, signal, store, say, userAgent} = settings
-  const user = {env: process.env, uid: process.getuid?.(), userAgent}
-  const registry = openRegistry(registryOptions(flags, user, say))
+export function createTransports(settings: TransportSettings): TransportContext & AsyncDisposable {
+  const {signal, store} = settings
+  let opened: Promise<Registry> | undefined
+  const openRegistry = () => (opened ??= openRegistryFor(settings))
   // Layers that come from a registry and go back to it need not travel.
   const mountFrom: string[] = []
   return {
     signal,
     store,
     registry: {
-      source: reference => {
+      source: async reference => {
+        const registry = await openRegistry()
         mountFrom.push(reference)
-        return createRegistryImageSource(reference, {registry})
+        return (await registryImages()).createRegistryImageSource(reference, {registry})
       },
-      target: reference => createRegistryImageTarget(reference, {registry, mountFrom}),
+      target: async reference => {
+        const registry = await openRegistry()
+        return (await registryImages()).createRegistryImageTarget(reference, {registry, mountFrom})
+      },
     },
-    layout: {source: createLayoutSource, target: createLayoutTarget},
-    ociArchive: {source: openOciArchiveSource, target: openOciArchiveTarget},
-    dockerArchive: {source: openDockerArchiveSource, target: openDockerArchiveTarget},
-    [Symbol.asyncDispose]: () => registry[Symbol.asyncDispose](),
+    layout: {
+      source: async image => (await layouts()).createLayoutSource(image),
+      target: async (...image) => (await layouts()).createLayoutTarget(...image),
+    },
+    ociArchive: {
+      source: async (...image) => (await archives()).openOciArchiveSource(...image),
+      target: async image => (await archives()).openOciArchiveTarget(image),
+    },
+    dockerArchive: {
+      source: async (...image) => (await archives()).openDockerArchiveSource(...image),
+      target: async image => (await archives()).openDockerArchiveTarget(image),
+    },
+    [Symbol.asyncDispose]: async () => (await opened)?.[Symbol.asyncDispose](),
   }
+}
+
+const registryImages = () => import('../lib/registry/image.ts')
+const layouts = () => import('../lib/layout/oci-directory.ts')
+const archives = () => import('../lib/archive/archive-transports.ts')
+
+async function openRegistryFor({flags, userAgent, say}: TransportSettings): Promise<Registry> {
+  const {openRegistry} = await import('../lib/registry/registry.ts')
+  const {registryOptions} = await import('./registry.ts')
+  const user = {env: process.env, uid: process.getuid?.(), userAgent}
+  return openRegistry(registryOptions(flags, user, say))
 }
