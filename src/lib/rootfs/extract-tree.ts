@@ -1,0 +1,94 @@
+// Unpacking a layer's tree from its tar into a directory: for kernels that cannot mount it in place. The tree runs through
+// directories only and the target starts empty, so nothing can lead out of it.
+
+import {chmod, type FileHandle, lchown, link, mkdir, open, symlink} from 'node:fs/promises'
+import {join} from 'node:path'
+import {makeNode, setTimes, setXattr} from '../native/system-calls.ts'
+import type {CallOptions} from '../oci/content-store.ts'
+import type {DirectoryNode, FileNode} from '../vfs/file-tree.ts'
+
+/** File type bits of mknod(2). */
+const NODE_TYPES = {char: 0o020000, block: 0o060000, fifo: 0o010000} as const
+/** File contents are copied this much at a time, bytes. */
+const COPY_SIZE = 1 << 20
+
+/**
+ * Makes the tree `root`, whose data is in the file `tar`, in the empty directory `target`. Needs root.
+ * Names that are not UTF-8 are unpacked with their escapes as text: only the EROFS mount shows their bytes.
+ */
+export async function extractTree(
+  root: DirectoryNode,
+  tar: string,
+  target: string,
+  options: CallOptions = {},
+): Promise<void> {
+  await using source = await open(tar, 'r')
+  const made = new Map<FileNode, string>()
+  await extractDirectory(root, source, target, made, options)
+}
+
+async function extractDirectory(
+  directory: DirectoryNode,
+  source: FileHandle,
+  path: string,
+  made: Map<FileNode, string>,
+  options: CallOptions,
+): Promise<void> {
+  for (const [name, node] of directory.children) {
+    options.signal?.throwIfAborted()
+    const childPath = join(path, name)
+    const first = made.get(node)
+    if (first !== undefined) {
+      await link(first, childPath)
+      continue
+    }
+    made.set(node, childPath)
+    if (node.type === 'dir') {
+      await mkdir(childPath, {mode: 0o700})
+      await extractDirectory(node, source, childPath, made, options)
+    } else {
+      await extractFile(node, source, childPath)
+      await setAttributes(node, childPath)
+    }
+  }
+  // Last, because what is made in a directory changes its time.
+  await setAttributes(directory, path)
+}
+
+async function extractFile(
+  node: Exclude<FileNode, DirectoryNode>,
+  source: FileHandle,
+  path: string,
+): Promise<void> {
+  switch (node.type) {
+    case 'reg':
+      return copyData(node, source, path)
+    case 'symlink':
+      return symlink(node.linkName, path)
+    default:
+      makeNode(path, NODE_TYPES[node.type] | 0o600, node.devMajor, node.devMinor)
+  }
+}
+
+async function copyData(
+  node: Pick<FileNode, 'size' | 'dataOffset'>,
+  source: FileHandle,
+  path: string,
+): Promise<void> {
+  await using file = await open(path, 'wx', 0o600)
+  const buffer = Buffer.allocUnsafe(Math.min(COPY_SIZE, node.size))
+  for (let done = 0; done < node.size; ) {
+    const wanted = Math.min(COPY_SIZE, node.size - done)
+    const {bytesRead} = await source.read(buffer, 0, wanted, node.dataOffset + done)
+    await file.writeFile(buffer.subarray(0, bytesRead))
+    done += bytesRead
+  }
+}
+
+/** Owner before mode and extended attributes, because chown clears set-id bits and capabilities. */
+async function setAttributes(node: FileNode, path: string): Promise<void> {
+  await lchown(path, node.uid, node.gid)
+  if (node.type !== 'symlink') await chmod(path, node.mode)
+  for (const [name, value] of node.xattrs ?? []) setXattr(path, name, value)
+  setTimes(path, node.mtimeSeconds, node.mtimeNanoseconds)
+}

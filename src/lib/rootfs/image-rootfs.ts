@@ -1,0 +1,119 @@
+// An image as a writable root file system: layers stacked by overlayfs, each mounted in place over its decompressed tar
+// where the kernel can, unpacked otherwise.
+
+import {mkdir, rm, writeFile} from 'node:fs/promises'
+import {join} from 'node:path'
+import pLimit from 'p-limit'
+import {encodeErofs} from '../erofs/encode-image.ts'
+import type {CallOptions, ContentStore} from '../oci/content-store.ts'
+import type {ImageConfig, ImageManifest} from '../oci/manifest.ts'
+import type {TarEntry} from '../tar/tar-entry.ts'
+import {extractTree} from './extract-tree.ts'
+import {type LayerTar, writeLayerTar} from './layer-tar.ts'
+import {treeOfLayer} from './layer-tree.ts'
+import {canMountErofs, mountErofs} from './mount-erofs.ts'
+import {mountOverlay, mountTmpfs} from './mounts.ts'
+import {createPlacer, type PlacedEntry} from './placement.ts'
+
+/** Layers decompressed at once. */
+const PARALLEL_LAYERS = 4
+
+export interface RootfsSource {
+  readonly content: ContentStore
+  readonly manifest: ImageManifest
+  readonly config: ImageConfig
+}
+
+export interface ImageRootfs {
+  /** The mount point of the merged tree. */
+  readonly path: string
+  /** What is in each layer, and where it lies in the tree; lowest first. */
+  readonly layers: readonly (readonly PlacedEntry<TarEntry>[])[]
+}
+
+/**
+ * Makes the root file system in `directory`, an empty directory of the caller's, who calls `unmountBelow(directory)` and
+ * removes it whatever happens. Needs root. Throws `corrupt` for layers that are not what they should be.
+ */
+export async function mountImageRootfs(
+  source: RootfsSource,
+  directory: string,
+  options: CallOptions = {},
+): Promise<ImageRootfs> {
+  for (const name of ['layers', 'rootfs']) await mkdir(join(directory, name))
+  const tars = await writeTars(source, directory, options)
+  const placer = createPlacer()
+  const layers = tars.map(tar => placer.placeLayer(tar.entries))
+  const inPlace = await canMountErofs(directory)
+  for (const [index, tar] of tars.entries()) {
+    const target = join(directory, 'layers', String(index))
+    await mkdir(target)
+    await (inPlace ? mountLayer : extractLayer)(layers[index]!, tar, target, options)
+  }
+  await stack(directory, tars.length, options)
+  return {path: join(directory, 'rootfs'), layers}
+}
+
+async function writeTars(source: RootfsSource, directory: string, options: CallOptions): Promise<LayerTar[]> {
+  const {content, manifest, config} = source
+  const limit = pLimit(PARALLEL_LAYERS)
+  const results = await Promise.allSettled(
+    manifest.layers.map((layer, index) =>
+      limit(() => {
+        const diffId = config.rootfs.diff_ids[index]!
+        return writeLayerTar({content, layer, diffId}, join(directory, `${index}.tar`), options)
+      }),
+    ),
+  )
+  return results.map(result => {
+    if (result.status === 'rejected') throw result.reason
+    return result.value
+  })
+}
+
+async function mountLayer(
+  entries: readonly PlacedEntry<TarEntry>[],
+  tar: LayerTar,
+  target: string,
+): Promise<void> {
+  const image = `${tar.path}.erofs`
+  await writeFile(image, encodeErofs(treeOfLayer(entries), {blockSize: 512, dataSize: tar.size}))
+  mountErofs({image, data: tar.path, target})
+}
+
+async function extractLayer(
+  entries: readonly PlacedEntry<TarEntry>[],
+  tar: LayerTar,
+  target: string,
+  options: CallOptions,
+): Promise<void> {
+  await extractTree(treeOfLayer(entries), tar.path, target, options)
+  await rm(tar.path)
+}
+
+/** overlayfs refuses some file systems below its writable directories, another overlayfs for one: then memory serves. */
+async function stack(directory: string, layers: number, options: CallOptions): Promise<void> {
+  // An image without layers still has a root; overlayfs wants two lower directories when there is no upper one.
+  if (layers === 0) await mkdir(join(directory, 'layers', '0'))
+  const mount = {
+    base: directory,
+    lower: Array.from({length: Math.max(1, layers)}, (_, index) => `layers/${index}`),
+    upper: 'writable/upper',
+    work: 'writable/work',
+    target: 'rootfs',
+  }
+  const writable = join(directory, 'writable')
+  const prepare = async () => {
+    for (const name of ['upper', 'work']) await mkdir(join(writable, name))
+  }
+  await mkdir(writable)
+  await prepare()
+  try {
+    await mountOverlay(mount, options)
+  } catch {
+    options.signal?.throwIfAborted()
+    await mountTmpfs(writable, options)
+    await prepare()
+    await mountOverlay(mount, options)
+  }
+}
