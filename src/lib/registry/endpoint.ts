@@ -2,7 +2,7 @@
 
 import {CodedError} from '../errors/coded-error.ts'
 import {type Reference, registryHostOf} from '../oci/reference.ts'
-import type {TlsSettings} from './http.ts'
+import {isLoopbackHost, type TlsSettings} from './http.ts'
 
 /** What containerd's hosts.toml lets a host be used for. */
 export type Capability = 'pull' | 'resolve' | 'push'
@@ -55,19 +55,15 @@ export function schemeFor(
     : 'https'
 }
 
-/** True for `localhost`, 127.0.0.0/8 and ::1. Names that DNS decides about are never loopback. */
-export function isLoopbackHost(hostname: string): boolean {
-  const name = hostname.replace(/^\[|\]$/g, '').toLowerCase()
-  return name === 'localhost' || name === '::1' || /^127(?:\.\d{1,3}){3}$/.test(name)
-}
-
 /** The endpoint of a host for the repository of `reference`. */
 export function endpointFor(settings: HostSettings, reference: Reference): Endpoint {
   const {url} = settings
   const base = new URL(url.origin)
   const prefix = url.pathname.replace(/\/+$/, '')
   base.pathname = settings.overridePath || prefix.endsWith('/v2') ? `${prefix}/` : `${prefix}/v2/`
-  const isOrigin = url.host === parseHost(url.protocol, registryHostOf(reference)).host
+  const isOrigin = [registryHostOf(reference), reference.domain].some(
+    host => url.host === parseHost(url.protocol, host).host,
+  )
   return {
     base,
     origin: base.origin,

@@ -66,13 +66,14 @@ const MAX_DISCARDED_BYTES = 64 * 1024
 
 /** A client with its own connection pool; disposing it closes the connections. */
 export function createHttpClient(options: HttpClientOptions): HttpClient {
-  const dispatcher = createDispatcher(options)
+  const {direct, proxied} = createDispatchers(options)
   return {
     async send(request) {
-      const {body} = request
+      const {body, url} = request
+      const dispatcher = proxied && usesProxy(url, options.proxy) ? proxied : direct
       const response = await dispatcher.request({
-        origin: request.url.origin,
-        path: `${request.url.pathname}${request.url.search}`,
+        origin: url.origin,
+        path: `${url.pathname}${url.search}`,
         method: request.method,
         headers: {...request.headers},
         // Undici takes any async iterable for a body, although its types know only streams.
@@ -81,30 +82,44 @@ export function createHttpClient(options: HttpClientOptions): HttpClient {
       })
       return toResponse(response)
     },
-    [Symbol.asyncDispose]: () => dispatcher.destroy(),
+    async [Symbol.asyncDispose]() {
+      await Promise.all([direct.destroy(), proxied?.destroy()])
+    },
   }
 }
 
-function createDispatcher({tls, timeouts, proxy}: HttpClientOptions): Dispatcher {
-  const [client] = tls.clients
+/** True for `localhost`, 127.0.0.0/8 and ::1. Names that DNS decides about are never loopback. */
+export function isLoopbackHost(hostname: string): boolean {
+  const name = hostname.replace(/^\[|\]$/g, '').toLowerCase()
+  return name === 'localhost' || name === '::1' || /^127(?:\.\d{1,3}){3}$/.test(name)
+}
+
+/** Go's rules, which registries' users know: each scheme has its own proxy, and this machine needs none. */
+function usesProxy(url: URL, proxy: ProxySettings | undefined): boolean {
+  const own = url.protocol === 'https:' ? proxy?.httpsProxy : proxy?.httpProxy
+  return Boolean(own) && !isLoopbackHost(url.hostname)
+}
+
+function createDispatchers({tls, timeouts, proxy}: HttpClientOptions): {
+  direct: Dispatcher
+  proxied: Dispatcher | undefined
+} {
   const secure = {
     rejectUnauthorized: !tls.skipVerify,
     ...(tls.ca.length > 0 ? {ca: [...tls.ca]} : {}),
-    ...(client ? {cert: tls.clients.map(pair => pair.cert), key: tls.clients.map(pair => pair.key)} : {}),
+    ...(tls.clients.length > 0
+      ? {cert: tls.clients.map(pair => pair.cert), key: tls.clients.map(pair => pair.key)}
+      : {}),
   }
-  const settings = {
-    connect: {timeout: timeouts.connectMs, ...secure},
-    headersTimeout: timeouts.headersMs,
-    bodyTimeout: timeouts.bodyIdleMs,
+  const connect = {timeout: timeouts.connectMs, ...secure}
+  const settings = {connect, headersTimeout: timeouts.headersMs, bodyTimeout: timeouts.bodyIdleMs}
+  const direct = new Agent(settings)
+  if (!proxy?.httpProxy && !proxy?.httpsProxy) return {direct, proxied: undefined}
+  const {httpProxy = '', httpsProxy = '', noProxy = ''} = proxy
+  return {
+    direct,
+    proxied: new EnvHttpProxyAgent({...settings, requestTls: connect, httpProxy, httpsProxy, noProxy}),
   }
-  if (!proxy?.httpProxy && !proxy?.httpsProxy) return new Agent(settings)
-  return new EnvHttpProxyAgent({
-    ...settings,
-    requestTls: {timeout: timeouts.connectMs, ...secure},
-    ...(proxy.httpProxy ? {httpProxy: proxy.httpProxy} : {}),
-    ...(proxy.httpsProxy ? {httpsProxy: proxy.httpsProxy} : {}),
-    noProxy: proxy.noProxy ?? '',
-  })
 }
 
 function toResponse(response: Dispatcher.ResponseData): HttpResponse {

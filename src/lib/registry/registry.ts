@@ -7,6 +7,7 @@ import {ALL_CAPABILITIES, endpointFor, type HostSettings} from './endpoint.ts'
 import {findHosts, type HostOptions} from './hosts.ts'
 import type {ProxySettings, Timeouts} from './http.ts'
 import {ANONYMOUS, type Credential, type Keychain} from './keychain.ts'
+import type {RepositoryLocation} from './location.ts'
 import {createRepository, type Repository} from './repository.ts'
 import {DEFAULT_RETRY, type RetryPolicy} from './retry.ts'
 import {createSession} from './session.ts'
@@ -58,29 +59,25 @@ export function openRegistry(options: RegistryOptions = {}): Registry {
     userAgent: options.userAgent ?? 'ctr-remote',
     onRequest: options.onRequest,
   })
-  const hosts = new Map<string, Promise<readonly HostSettings[]>>()
-
-  function hostsOf(reference: Reference, call: CallOptions): Promise<readonly HostSettings[]> {
-    const known = hosts.get(reference.domain)
-    if (known) return known
-    const found = findHosts(reference, options, call)
-    hosts.set(reference.domain, found)
-    found.catch(() => hosts.delete(reference.domain))
-    return found
-  }
-
   return {
     repository(text, {access, mountFrom = []}) {
       const reference = typeof text === 'string' ? parseReference(text) : text
       const name = `docker://${repositoryOf(reference)}`
       const rights = access === 'push' ? 'pull,push' : 'pull'
       const scopes = [`repository:${reference.path}:${rights}`]
-      const locate = async (call: CallOptions) => {
-        const settings = await hostsOf(reference, call)
-        const endpoints = (access === 'push' ? pushHosts(settings) : settings).map(host =>
-          endpointFor(host, reference),
-        )
-        return {session, endpoints, scopes, name}
+      // Found once per repository: a process that runs for long sees changes of hosts.toml with its next image.
+      let found: Promise<RepositoryLocation> | undefined
+      const find = async (call: CallOptions): Promise<RepositoryLocation> => {
+        const hosts = await findHosts(reference, options, call)
+        const used = access === 'push' ? pushHosts(hosts) : hosts
+        return {session, endpoints: used.map(host => endpointFor(host, reference)), scopes, name}
+      }
+      const locate = (call: CallOptions) => {
+        found ??= find(call).catch(error => {
+          found = undefined
+          throw error
+        })
+        return found
       }
       return createRepository(name, locate, {
         chunkSize: options.chunkSize ?? DEFAULT_CHUNK_SIZE,

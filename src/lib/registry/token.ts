@@ -3,8 +3,8 @@
 import {CodedError} from '../errors/coded-error.ts'
 import type {CallOptions} from '../oci/content-store.ts'
 import {isRecord} from '../oci/descriptor.ts'
-import {type Endpoint, isLoopbackHost} from './endpoint.ts'
-import type {HttpRequest, HttpResponse} from './http.ts'
+import type {Endpoint} from './endpoint.ts'
+import {type HttpRequest, type HttpResponse, isLoopbackHost} from './http.ts'
 import type {Credential} from './keychain.ts'
 import {errorFromResponse, readBounded} from './registry-error.ts'
 
