@@ -41,7 +41,11 @@ function interrupt(name: Interrupt): void {
     consume()
     return
   }
-  if (received) process.exit(EXIT_CODES[name])
+  if (received) {
+    // A live list had hidden it.
+    if (process.stderr.isTTY) process.stderr.write('\x1b[?25h')
+    process.exit(EXIT_CODES[name])
+  }
   received = name
   abort.abort(new CodedError('cancelled', `Cancelled by ${name}`))
 }

@@ -55,9 +55,11 @@ const registryImages = () => import('../lib/registry/image.ts')
 const layouts = () => import('../lib/layout/oci-directory.ts')
 const archives = () => import('../lib/archive/archive-transports.ts')
 
-async function openRegistryFor({flags, userAgent, say}: TransportSettings): Promise<Registry> {
+async function openRegistryFor({flags, userAgent, signal, say}: TransportSettings): Promise<Registry> {
   const {openRegistry} = await import('../lib/registry/registry.ts')
   const {registryOptions} = await import('./registry.ts')
+  const {completeCredentials} = await import('./password.ts')
+  const creds = await completeCredentials(flags.creds, signal)
   const user = {env: process.env, uid: process.getuid?.(), userAgent}
-  return openRegistry(registryOptions(flags, user, say))
+  return openRegistry(registryOptions({...flags, creds}, user, say))
 }

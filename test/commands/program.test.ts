@@ -1,8 +1,10 @@
 import {spawnSync} from 'node:child_process'
 import {chmod, copyFile, mkdir, readFile, symlink, writeFile} from 'node:fs/promises'
+import {connect} from 'node:net'
 import {join, resolve} from 'node:path'
 import {afterAll, beforeAll, describe, expect, it} from 'vitest'
 import {CTR_REMOTE, createUser, type User} from '../support/ctr-remote.ts'
+import {describeWith} from '../support/requires.ts'
 
 let user: User
 beforeAll(async () => {
@@ -266,6 +268,22 @@ describe('registry serve', () => {
     expect(stdout + stderr).not.toContain('hunter2')
   })
 
+  it('waits for running requests on the first signal, and not on the second', async () => {
+    const serving = user.start('registry', 'serve', '--listen', '127.0.0.1:0')
+    const url = new URL(await serving.line('stdout', /^http:/))
+    const connection = connect(Number(url.port), url.hostname)
+    connection.on('error', () => {})
+    // The registry has begun to answer when it asks for the body, which never comes.
+    const headers = 'Host: x\r\nContent-Length: 10\r\nExpect: 100-continue'
+    connection.write(`PUT /v2/app/manifests/1 HTTP/1.1\r\n${headers}\r\n\r\n`)
+    await new Promise(asked => connection.once('data', asked))
+    serving.child.kill('SIGINT')
+    const impatient = setInterval(() => serving.child.kill('SIGINT'), 20)
+    expect((await serving.finished).exitCode).toBe(130)
+    clearInterval(impatient)
+    connection.destroy()
+  })
+
   it('says when the address is taken', async () => {
     const serving = user.start('registry', 'serve', '--listen', '127.0.0.1:0')
     const url = await serving.line('stdout', /^http:/)
@@ -273,5 +291,26 @@ describe('registry serve', () => {
     expect(second.exitCode).toBe(5)
     serving.child.kill('SIGTERM')
     await serving.finished
+  })
+})
+
+describeWith(['bash'], 'completion in bash', () => {
+  it('completes commands and flags with what autocomplete has set up', async () => {
+    await user.run('autocomplete', '--refresh-cache')
+    const setup = await user.run('autocomplete', 'script', 'bash')
+    const script = `${setup.stdout}
+      complete() { :; }
+      try() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=(); _ctr-remote_autocomplete; echo "\${COMPREPLY[*]}"; }
+      try ctr-remote im
+      try ctr-remote image pu
+      try ctr-remote image pull --all-p`
+    const {stdout} = spawnSync('bash', ['-c', script], {
+      encoding: 'utf8',
+      env: {...process.env, HOME: user.home},
+    })
+    const [topics, commands, flags] = stdout.split('\n')
+    expect(topics).toMatch(/^image\b/)
+    expect(commands).toBe('pull push')
+    expect(flags).toBe('--all-platforms')
   })
 })
