@@ -1,0 +1,205 @@
+// Writing a blob to containerd: one stream of messages to an ingest, several under way at once.
+
+import {randomBytes} from 'node:crypto'
+import {CodedError, hasCode} from '../errors/coded-error.ts'
+import {ownerToken} from '../io/process-owner.ts'
+import {createDigester} from '../io/sha256.ts'
+import type {BlobWriter, CallOptions, CommitOptions, WriteHint} from '../oci/content-store.ts'
+import type {Digest} from '../oci/digest.ts'
+import {readInfo, updateLabels} from './blob-info.ts'
+import type {ContainerdClient} from './client.ts'
+import {describePlace} from './failure.ts'
+import type {DuplexCall} from './grpc.ts'
+import {Content, type WriteContentRequestSchema, type WriteContentResponseSchema} from './proto/content_pb.ts'
+import type {SessionLease} from './session-lease.ts'
+
+/** Bytes gathered before a message is sent: fewer, larger messages cost both sides less. */
+const BATCH_SIZE = 1024 * 1024
+/** Messages sent and not answered yet: enough to hide the round trip, and the bound on memory. */
+const WINDOW = 4
+
+const STAT = 0
+const WRITE = 1
+const COMMIT = 2
+
+interface Expected {
+  readonly digest: Digest
+  readonly size: number
+}
+
+type WriteCall = DuplexCall<typeof WriteContentRequestSchema, typeof WriteContentResponseSchema>
+
+/**
+ * Opens an ingest. Its name is this process's alone, so writers of the same blob never wait for each other; the first
+ * to commit wins, and the others find it done. An ingest whose writer was killed goes with its lease.
+ */
+export async function openContentWriter(
+  client: ContainerdClient,
+  lease: SessionLease,
+  hint: WriteHint,
+  options: CallOptions,
+): Promise<BlobWriter> {
+  const ref = `ctr-remote-${ownerToken()}-${randomBytes(8).toString('hex')}`
+  const doing = `write ${hint.digest ?? 'a blob'}`
+  const call = client.duplex(Content.method.write, {...options, lease: lease.id, doing})
+  try {
+    await call.send({
+      action: STAT,
+      ref,
+      total: BigInt(hint.size ?? 0),
+      expected: hint.digest ?? '',
+    })
+    await answerOf(call, client)
+  } catch (error) {
+    call.cancel()
+    if (hasCode(error, 'already-exists')) return createCheckingWriter(client, lease)
+    await abort(client, ref)
+    throw error
+  }
+  return createStreamingWriter(client, lease, call, ref, options)
+}
+
+function createStreamingWriter(
+  client: ContainerdClient,
+  lease: SessionLease,
+  call: WriteCall,
+  ref: string,
+  opened: CallOptions,
+): BlobWriter {
+  const batch = Buffer.allocUnsafeSlow(BATCH_SIZE)
+  let batched = 0
+  let offset = 0
+  let unanswered = 0
+  let over = false
+
+  async function sendData(data: Uint8Array): Promise<void> {
+    opened.signal?.throwIfAborted()
+    while (unanswered >= WINDOW) await answered()
+    unanswered += 1
+    const at = offset
+    offset += data.length
+    await call.send({action: WRITE, offset: BigInt(at), data})
+  }
+
+  async function answered(): Promise<void> {
+    await answerOf(call, client)
+    unanswered -= 1
+  }
+
+  async function flush(): Promise<void> {
+    const data = batch.subarray(0, batched)
+    batched = 0
+    if (data.length > 0) await sendData(data)
+  }
+
+  async function write(bytes: Uint8Array): Promise<void> {
+    for (let at = 0; at < bytes.length; ) {
+      // Large pieces skip the batch.
+      if (batched === 0 && bytes.length - at >= BATCH_SIZE) {
+        await sendData(bytes.subarray(at, at + BATCH_SIZE))
+        at += BATCH_SIZE
+        continue
+      }
+      const part = bytes.subarray(at, at + BATCH_SIZE - batched)
+      batch.set(part, batched)
+      batched += part.length
+      at += part.length
+      if (batched === BATCH_SIZE) await flush()
+    }
+  }
+
+  async function commit(expected: Expected, options: CommitOptions): Promise<void> {
+    await flush()
+    while (unanswered > 0) await answered()
+    if (offset !== expected.size) {
+      throw new CodedError(
+        'corrupt',
+        `Cannot write ${expected.digest} to ${describePlace(client)}: got ${offset} bytes instead of ${expected.size}`,
+      )
+    }
+    const {digest, size} = expected
+    await call.send({
+      action: COMMIT,
+      offset: BigInt(offset),
+      total: BigInt(size),
+      expected: digest,
+      labels: {...options.labels},
+    })
+    try {
+      await answerOf(call, client)
+      over = true
+    } catch (error) {
+      // containerd says "failed precondition" of bytes with another digest.
+      if (hasCode(error, 'failed-precondition')) throw mismatch(expected, client, error)
+      if (!hasCode(error, 'already-exists')) throw error
+      await adopt(client, lease, expected, options)
+    }
+  }
+
+  return {
+    write,
+    commit: (expected, options = {}) => commit(expected, options),
+    async [Symbol.asyncDispose]() {
+      if (over) return call.end()
+      over = true
+      call.cancel()
+      await abort(client, ref)
+    },
+  }
+}
+
+/** The blob is there already: what is written is only checked, as the contract of a writer demands. */
+function createCheckingWriter(client: ContainerdClient, lease: SessionLease): BlobWriter {
+  const digester = createDigester()
+  let size = 0
+  return {
+    async write(bytes) {
+      digester.update(bytes)
+      size += bytes.length
+    },
+    async commit(expected, options = {}) {
+      if (size !== expected.size || digester.digest() !== expected.digest) throw mismatch(expected, client)
+      await adopt(client, lease, expected, options)
+    },
+    async [Symbol.asyncDispose]() {},
+  }
+}
+
+/** Takes a blob that somebody else committed as our own. */
+async function adopt(
+  client: ContainerdClient,
+  lease: SessionLease,
+  expected: Expected,
+  options: CommitOptions,
+): Promise<void> {
+  await lease.keep('content', expected.digest, options)
+  if (!(await readInfo(client, expected.digest, options))) {
+    throw new CodedError(
+      'unavailable',
+      `Cannot write ${expected.digest} to ${describePlace(client)}: it was there, and was removed meanwhile; try again`,
+    )
+  }
+  await updateLabels(client, expected.digest, options.labels ?? {}, options)
+}
+
+async function answerOf(call: WriteCall, client: ContainerdClient): Promise<void> {
+  if (await call.receive()) return
+  throw new CodedError('unavailable', `Cannot write a blob: ${describePlace(client)} ended the stream`)
+}
+
+/** Best effort: an ingest that cannot be aborted goes with its lease. */
+async function abort(client: ContainerdClient, ref: string): Promise<void> {
+  try {
+    await client.call(Content.method.abort, {ref}, {doing: `abort the ingest "${ref}"`})
+  } catch (error) {
+    if (!(error instanceof CodedError)) throw error
+  }
+}
+
+function mismatch(expected: Expected, client: ContainerdClient, cause?: unknown): CodedError {
+  return new CodedError(
+    'corrupt',
+    `Cannot write ${expected.digest} to ${describePlace(client)}: what arrived is something else`,
+    {cause},
+  )
+}

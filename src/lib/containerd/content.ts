@@ -1,0 +1,89 @@
+// containerd's content service as a content store.
+
+import {CodedError} from '../errors/coded-error.ts'
+import {verifyStream} from '../io/verified-stream.ts'
+import type {CallOptions, ContentStore, OpenBlob} from '../oci/content-store.ts'
+import type {Descriptor} from '../oci/descriptor.ts'
+import {readInfo, updateLabels} from './blob-info.ts'
+import type {ContainerdClient} from './client.ts'
+import {openContentWriter} from './content-writer.ts'
+import {describePlace} from './failure.ts'
+import {Content} from './proto/content_pb.ts'
+import type {SessionLease} from './session-lease.ts'
+
+/**
+ * The content of a namespace. While the lease is held, what is written or found belongs to it. `info` takes a blob of
+ * another size than the descriptor's for absent; a negative size asks for whatever is there.
+ */
+export function createContent(client: ContainerdClient, lease: SessionLease): ContentStore {
+  const name = describePlace(client)
+  return {
+    name,
+    async info(descriptor, options = {}) {
+      // In this order: what is found after the lease knows of it cannot be collected any more.
+      await lease.keep('content', descriptor.digest, options)
+      const info = await readInfo(client, descriptor.digest, options)
+      return info && (descriptor.size < 0 || info.size === descriptor.size) ? info : undefined
+    },
+    async open(descriptor, options = {}) {
+      const info = await readInfo(client, descriptor.digest, options)
+      if (!info) throw new CodedError('not-found', `Cannot find ${descriptor.digest} in ${name}`)
+      if (info.size !== descriptor.size) {
+        throw new CodedError(
+          'corrupt',
+          `Cannot use ${descriptor.digest} in ${name}: it has ${info.size} bytes instead of ${descriptor.size}`,
+        )
+      }
+      return openBlob(client, descriptor, name)
+    },
+    write: (hint, options = {}) => openContentWriter(client, lease, hint, options),
+    setLabels: (digest, labels, options = {}) => updateLabels(client, digest, labels, options),
+  }
+}
+
+function openBlob(client: ContainerdClient, descriptor: Descriptor, where: string): OpenBlob {
+  const {digest, size} = descriptor
+  async function* chunks(offset: number, length: number, options: CallOptions): AsyncGenerator<Uint8Array> {
+    // To containerd a size of zero means everything.
+    if (length === 0) return
+    const request = {digest, offset: BigInt(offset), size: BigInt(length)}
+    const doing = `read ${digest}`
+    for await (const {data} of client.stream(Content.method.read, request, {...options, doing})) yield data
+  }
+  return {
+    size,
+    async read(offset, length, options = {}) {
+      options.signal?.throwIfAborted()
+      if (!isRange(offset, length, size)) {
+        throw new CodedError(
+          'invalid-argument',
+          `Cannot read ${length} bytes at offset ${offset} of ${digest} in ${where}: it has ${size}`,
+        )
+      }
+      const bytes = Buffer.allocUnsafe(length)
+      let filled = 0
+      for await (const chunk of chunks(offset, length, options)) {
+        if (filled + chunk.length > length) break
+        bytes.set(chunk, filled)
+        filled += chunk.length
+      }
+      if (filled === length) return bytes
+      throw new CodedError(
+        'corrupt',
+        `Cannot read ${length} bytes at offset ${offset} of ${digest} in ${where}: got ${filled}`,
+      )
+    },
+    stream: (options = {}) => verifyStream(chunks(0, size, options), descriptor, where),
+    async [Symbol.asyncDispose]() {},
+  }
+}
+
+function isRange(offset: number, length: number, size: number): boolean {
+  return (
+    Number.isSafeInteger(offset) &&
+    Number.isSafeInteger(length) &&
+    offset >= 0 &&
+    length >= 0 &&
+    offset + length <= size
+  )
+}

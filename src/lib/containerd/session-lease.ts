@@ -1,0 +1,117 @@
+// The one lease of a store: it exists while anybody needs it, and everything the store writes or finds belongs to it.
+
+import {randomBytes} from 'node:crypto'
+import {timestampDate} from '@bufbuild/protobuf/wkt'
+import {hasCode} from '../errors/coded-error.ts'
+import {isOwnerAlive, ownerToken} from '../io/process-owner.ts'
+import type {CallOptions} from '../oci/content-store.ts'
+import type {ContainerdClient} from './client.ts'
+import {LEASE_EXPIRES} from './gc-labels.ts'
+import {Leases} from './proto/leases_pb.ts'
+
+/** Says which process a lease belongs to, so that the next one of us can remove it if that was killed. */
+const OWNER_LABEL = 'ctr-remote.io/owner'
+
+/** Nothing we do takes longer; `ctr` gives its leases as long. */
+const LIFETIME_MS = 24 * 60 * 60 * 1000
+
+/** Kinds of resources that a lease can be told to keep: content by digest, snapshots as `snapshots/<snapshotter>`. */
+export type ResourceType = 'content' | `snapshots/${string}`
+
+export interface SessionLease {
+  /** Its id while somebody holds it. */
+  readonly id: string | undefined
+  /** Creates the lease, or joins its holders. The last one to dispose deletes it. */
+  hold(options: CallOptions): Promise<AsyncDisposable>
+  /** Keeps something that exists already; nothing happens while nobody holds the lease. */
+  keep(type: ResourceType, id: string, options: CallOptions): Promise<void>
+  /** Deletes the lease whoever holds it. */
+  end(): Promise<void>
+}
+
+export function createSessionLease(client: ContainerdClient): SessionLease {
+  let holders = 0
+  let created: Promise<string> | undefined
+  let id: string | undefined
+
+  async function end(): Promise<void> {
+    const ending = created
+    created = undefined
+    id = undefined
+    holders = 0
+    const lease = await ending?.catch(() => undefined)
+    if (lease !== undefined) await deleteLease(client, lease)
+  }
+
+  return {
+    get id() {
+      return id
+    },
+    async hold(options) {
+      holders += 1
+      created ??= createLease(client, options)
+      const mine = created
+      try {
+        id = await mine
+      } catch (error) {
+        if (created === mine) {
+          created = undefined
+          holders = 0
+        }
+        throw error
+      }
+      let held = true
+      return {
+        async [Symbol.asyncDispose]() {
+          if (!held || created !== mine) return
+          held = false
+          holders -= 1
+          if (holders === 0) await end()
+        },
+      }
+    },
+    async keep(type, resource, options) {
+      if (id === undefined) return
+      await client.call(
+        Leases.method.addResource,
+        {id, resource: {type, id: resource}},
+        {...options, doing: `keep ${resource}`},
+      )
+    },
+    end,
+  }
+}
+
+/** Runs the garbage collector and waits for it: containerd does so for a lease that is deleted in step. */
+export async function collectNow(client: ContainerdClient, options: CallOptions = {}): Promise<void> {
+  const lease = await createLease(client, options)
+  await client.call(Leases.method.delete, {id: lease, sync: true}, {...options, doing: 'collect garbage'})
+}
+
+async function createLease(client: ContainerdClient, options: CallOptions): Promise<string> {
+  await deleteStaleLeases(client, options)
+  const id = `ctr-remote-${randomBytes(8).toString('hex')}`
+  const expires = new Date(Date.now() + LIFETIME_MS).toISOString()
+  const labels = {[LEASE_EXPIRES]: expires, [OWNER_LABEL]: ownerToken()}
+  await client.call(Leases.method.create, {id, labels}, {...options, doing: 'create a lease'})
+  return id
+}
+
+/** What a killed process of ours was writing is kept by its lease alone, ingests included. */
+async function deleteStaleLeases(client: ContainerdClient, options: CallOptions): Promise<void> {
+  const filters = [`labels."${OWNER_LABEL}"`]
+  const {leases} = await client.call(Leases.method.list, {filters}, {...options, doing: 'list leases'})
+  for (const lease of leases) {
+    const createdMs = lease.createdAt ? timestampDate(lease.createdAt).getTime() : 0
+    if (!isOwnerAlive(lease.labels[OWNER_LABEL] ?? '', createdMs)) await deleteLease(client, lease.id)
+  }
+}
+
+/** A containerd that has gone keeps the lease, until it expires or our next process finds it stale. */
+async function deleteLease(client: ContainerdClient, id: string): Promise<void> {
+  try {
+    await client.call(Leases.method.delete, {id}, {doing: `delete the lease "${id}"`})
+  } catch (error) {
+    if (!hasCode(error, 'not-found', 'unavailable')) throw error
+  }
+}

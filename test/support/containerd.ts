@@ -1,0 +1,117 @@
+// A real containerd of its own: root, state and socket in a temporary directory, stopped by its process id.
+
+import {type ChildProcess, execFile, spawn} from 'node:child_process'
+import {once} from 'node:events'
+import {createWriteStream} from 'node:fs'
+import {mkdtemp, readFile, rm, writeFile} from 'node:fs/promises'
+import {tmpdir} from 'node:os'
+import {join} from 'node:path'
+import {promisify} from 'node:util'
+import {connectContainerd} from '../../src/lib/containerd/client.ts'
+import {hasCode} from '../../src/lib/errors/coded-error.ts'
+
+const run = promisify(execFile)
+
+export interface TestContainerd extends AsyncDisposable {
+  readonly address: string
+  /** The directory that holds everything of it. */
+  readonly directory: string
+  readonly pid: number
+  /** Runs `ctr` against it, in the namespace `default` unless the arguments say otherwise; resolves to its output. */
+  ctr(...args: readonly string[]): Promise<string>
+  /** Kills it with SIGKILL and waits until it is gone. */
+  kill(): Promise<void>
+  /** Starts it again on the same directory, after `kill`. */
+  restart(): Promise<void>
+}
+
+/** Further lines of its configuration: proxy plugins, for example. */
+export interface TestContainerdOptions {
+  readonly config?: string
+}
+
+/** Starts a containerd and waits until it answers. Needs root; containers' shims outlive it, so remove containers first. */
+export async function startContainerd(options: TestContainerdOptions = {}): Promise<TestContainerd> {
+  const directory = await mkdtemp(join(tmpdir(), 'ctr-remote-containerd-'))
+  const address = join(directory, 'containerd.sock')
+  const config = join(directory, 'config.toml')
+  await writeFile(config, configuration(directory, address, options.config ?? ''))
+  let daemon = await startDaemon(config, directory, address)
+
+  async function stop(signal: NodeJS.Signals): Promise<void> {
+    if (daemon.exitCode !== null || daemon.signalCode !== null) return
+    const gone = once(daemon, 'exit')
+    daemon.kill(signal)
+    await gone
+  }
+
+  return {
+    address,
+    directory,
+    get pid() {
+      return daemon.pid!
+    },
+    async ctr(...args) {
+      const {stdout} = await run('ctr', ['--address', address, ...args], {maxBuffer: 64 * 1024 * 1024})
+      return stdout
+    },
+    kill: () => stop('SIGKILL'),
+    async restart() {
+      daemon = await startDaemon(config, directory, address)
+    },
+    async [Symbol.asyncDispose]() {
+      await stop('SIGTERM')
+      await unmountBelow(directory)
+      await rm(directory, {recursive: true, force: true, maxRetries: 5})
+    },
+  }
+}
+
+function configuration(directory: string, address: string, more: string): string {
+  return `version = 2
+root = "${directory}/root"
+state = "${directory}/state"
+disabled_plugins = ["io.containerd.grpc.v1.cri"]
+[grpc]
+  address = "${address}"
+[ttrpc]
+  address = "${address}.ttrpc"
+[debug]
+  address = "${directory}/debug.sock"
+[plugins."io.containerd.internal.v1.opt"]
+  path = "${directory}/opt"
+${more}
+`
+}
+
+async function startDaemon(config: string, directory: string, address: string): Promise<ChildProcess> {
+  const daemon = spawn('containerd', ['--config', config], {stdio: ['ignore', 'ignore', 'pipe']})
+  daemon.stderr!.pipe(createWriteStream(join(directory, 'containerd.log'), {flags: 'a'}))
+  for (;;) {
+    try {
+      const client = await connectContainerd({address})
+      client[Symbol.dispose]()
+      return daemon
+    } catch (error) {
+      if (daemon.exitCode !== null || !hasCode(error, 'unavailable', 'failed-precondition')) {
+        throw new Error(
+          `containerd did not start: ${await readFile(join(directory, 'containerd.log'), 'utf8')}`,
+          {
+            cause: error,
+          },
+        )
+      }
+      // Polling: containerd tells nobody but systemd when it is ready.
+      await new Promise(resolve => setTimeout(resolve, 20))
+    }
+  }
+}
+
+/** Whatever a killed containerd or a container left mounted. */
+async function unmountBelow(directory: string): Promise<void> {
+  const mounts = (await readFile('/proc/self/mountinfo', 'utf8'))
+    .split('\n')
+    .map(line => line.split(' ')[4] ?? '')
+    .filter(path => path.startsWith(`${directory}/`))
+  for (const path of mounts.reverse()) await run('umount', ['-l', path]).catch(() => {})
+}
