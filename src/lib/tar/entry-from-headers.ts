@@ -41,7 +41,7 @@ export function entryFromHeaders(
     return value?.length ? parsePaxInteger(value, key, where) : fallback
   }
   const name = text('path', header.name)
-  const described = `${where} (${JSON.stringify(name)})`
+  const described = `${where} (${JSON.stringify(name.slice(0, 100))})`
   const type = entryType(header, name, records, described)
   const path = checkedPath(name, 'name', limits, described)
   const linkName = type === 'symlink' || type === 'hardlink' ? text('linkpath', header.linkName) : ''
@@ -137,7 +137,7 @@ function checkedPath(name: string, what: string, limits: TarLimits, where: strin
   if (path === undefined) {
     throw new CodedError(
       'corrupt',
-      `Cannot use ${where}: its ${what} ${JSON.stringify(name)} leaves the layer`,
+      `Cannot use ${where}: its ${what} ${JSON.stringify(name.slice(0, 100))} leaves the layer`,
     )
   }
   checkPathLimits(path, limits, where)

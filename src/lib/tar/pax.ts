@@ -29,8 +29,8 @@ export function parsePaxRecords(payload: Uint8Array, where: string): Map<string,
     if (payload[end - 1] !== NEWLINE) throw malformed(where)
     const key = payload.subarray(space + 1, equals)
     if (key.includes(0)) throw malformed(where)
-    // Copied, because the payload is a view of a block that may be large.
-    records.set(decodeByteText(key), payload.slice(equals + 1, end - 1))
+    // Copied, because the payload may be a view of a large chunk; `slice` of a Buffer would be a view too.
+    records.set(decodeByteText(key), Uint8Array.from(payload.subarray(equals + 1, end - 1)))
     at = end
   }
   return records

@@ -1,0 +1,188 @@
+import {describe, expect, it} from 'vitest'
+import {codeOf, messageOf} from '../../src/lib/errors/coded-error.ts'
+import {indexToc} from '../../src/lib/estargz/index-toc.ts'
+import {encodeToc, parseToc, type TocEntry} from '../../src/lib/estargz/toc.ts'
+
+const text = (entries: readonly TocEntry[]) => new TextDecoder().decode(encodeToc(entries))
+const parse = (value: unknown) => parseToc(new TextEncoder().encode(JSON.stringify(value)), 'the TOC')
+const DIGEST = `sha256:${'0'.repeat(64)}`
+
+function refuse(run: () => unknown, code: string, message: RegExp): void {
+  let failure: unknown
+  try {
+    run()
+  } catch (error) {
+    failure = error
+  }
+  expect(messageOf(failure)).toMatch(message)
+  expect(codeOf(failure)).toBe(code)
+}
+
+describe('a TOC', () => {
+  it('is written byte for byte as Go writes it', () => {
+    const entries: TocEntry[] = [
+      {name: 'd/', type: 'dir', size: 0, mode: 0o755, uid: 0, modtime: ''},
+      {
+        chunkDigest: DIGEST,
+        digest: DIGEST,
+        xattrs: {'user.a': 'AQI='},
+        offset: 40,
+        name: 'd/<&>\u2028"ü',
+        type: 'reg',
+        size: 5,
+        modtime: '2024-01-02T03:04:05Z',
+        innerOffset: 0,
+        chunkOffset: 0,
+        chunkSize: 0,
+      },
+    ]
+    expect(text(entries)).toBe(
+      `{
+	"version": 1,
+	"entries": [
+		{
+			"name": "d/",
+			"type": "dir",
+			"mode": 493
+		},
+		{
+			"name": "d/\\u003c\\u0026\\u003e\\u2028\\"ü",
+			"type": "reg",
+			"size": 5,
+			"modtime": "2024-01-02T03:04:05Z",
+			"offset": 40,
+			"xattrs": {
+				"user.a": "AQI="
+			},
+			"digest": "${DIGEST}",
+			"chunkDigest": "${DIGEST}"
+		}
+	]
+}`,
+    )
+  })
+
+  it('of nothing has an empty list', () => expect(text([])).toBe('{\n\t"version": 1,\n\t"entries": []\n}'))
+
+  it('is read as it was written', () => {
+    const entries = Array.from({length: 5000}, (_, index) => ({
+      name: `f${index}`,
+      type: 'reg',
+      size: index + 1,
+    }))
+    const toc = parseToc(encodeToc(entries as TocEntry[]), 'the TOC')
+    expect(toc).toEqual({version: 1, entries})
+  })
+
+  it('keeps names that are not UTF-8 apart', () => {
+    const entries: TocEntry[] = [
+      {name: 'a\udcff', type: 'fifo'},
+      {name: 'a\udcfe', type: 'fifo'},
+    ]
+    expect(parseToc(encodeToc(entries), 'the TOC').entries).toEqual(entries)
+  })
+
+  it('may have a list of null, as Go writes', () =>
+    expect(parse({version: 1, entries: null}).entries).toEqual([]))
+
+  it.each([
+    ['no JSON', () => parseToc(new TextEncoder().encode('{'), 'the TOC'), 'corrupt', /not JSON/],
+    ['another version', () => parse({version: 2, entries: []}), 'unsupported', /version is 2/],
+    ['a list instead of an object', () => parse([]), 'unsupported', /version/],
+    ['no list', () => parse({version: 1, entries: {}}), 'corrupt', /no list/],
+    ['a null entry', () => parse({version: 1, entries: [null]}), 'corrupt', /entry 0/],
+    [
+      'an unknown type',
+      () => parse({version: 1, entries: [{name: 'a', type: 'door'}]}),
+      'corrupt',
+      /valid type/,
+    ],
+    [
+      'a size of text',
+      () => parse({version: 1, entries: [{name: 'a', type: 'reg', size: '1'}]}),
+      'corrupt',
+      /"size"/,
+    ],
+    [
+      'a negative size',
+      () => parse({version: 1, entries: [{name: 'a', type: 'reg', size: -1}]}),
+      'corrupt',
+      /"size"/,
+    ],
+    [
+      'half an offset',
+      () => parse({version: 1, entries: [{name: 'a', type: 'reg', offset: 0.5}]}),
+      'corrupt',
+      /"off/,
+    ],
+    [
+      'odd xattrs',
+      () => parse({version: 1, entries: [{name: 'a', type: 'reg', xattrs: {a: 1}}]}),
+      'corrupt',
+      /"xatt/,
+    ],
+  ])('with %s is refused', (_, run, code, message) => refuse(run, code, message))
+})
+
+describe('the index of a TOC', () => {
+  const index = (...entries: readonly TocEntry[]) => indexToc({version: 1, entries}, 1000, 'the TOC')
+  const reg = (name: string, rest: Partial<TocEntry> = {}): TocEntry => ({
+    name,
+    type: 'reg',
+    size: 10,
+    ...rest,
+  })
+
+  it('gives each chunk the range of the blob up to the next stream', () => {
+    const files = index(
+      reg('a', {offset: 30, chunkSize: 4, chunkDigest: DIGEST}),
+      {name: 'a', type: 'chunk', offset: 60, chunkOffset: 4, chunkDigest: DIGEST},
+      reg('b', {offset: 60, innerOffset: 6, digest: DIGEST}),
+      {name: 'empty', type: 'reg', digest: DIGEST},
+    )
+    expect(files.get('a')!.chunks).toEqual([
+      {chunkOffset: 0, size: 4, offset: 30, innerOffset: 0, end: 60, digest: DIGEST},
+      {chunkOffset: 4, size: 6, offset: 60, innerOffset: 0, end: 1000, digest: DIGEST},
+    ])
+    expect(files.get('b')!.chunks).toEqual([
+      {chunkOffset: 0, size: 10, offset: 60, innerOffset: 6, end: 1000, digest: DIGEST},
+    ])
+    expect(files.get('empty')!.chunks).toEqual([])
+  })
+
+  it('keeps the last of several entries of one path', () => {
+    const files = index({name: './x/', type: 'dir'}, {name: 'y', type: 'fifo'}, {name: '/x', type: 'fifo'})
+    expect([...files].map(([path, {entry}]) => [path, entry.type])).toEqual([
+      ['y', 'fifo'],
+      ['x', 'fifo'],
+    ])
+  })
+
+  it.each([
+    ['an offset behind the data', [reg('a', {offset: 1000})], /outside/],
+    ['a chunk of no file', [{name: 'a', type: 'chunk'}], /no file/],
+    [
+      'a chunk of another file',
+      [reg('a', {chunkSize: 4}), {name: 'b', type: 'chunk', chunkOffset: 4}],
+      /"b"/,
+    ],
+    ['a gap', [reg('a', {chunkSize: 4}), {name: 'a', type: 'chunk', chunkOffset: 5}], /follow each other/],
+    ['a missing chunk', [reg('a', {chunkSize: 4})], /4 bytes instead of 10/],
+    ['too large a chunk', [reg('a', {chunkSize: 11})], /follow each other/],
+    [
+      'chunks of a directory',
+      [
+        {name: 'd', type: 'dir'},
+        {name: 'd', type: 'chunk'},
+      ],
+      /no contents/,
+    ],
+    ['a digest that is none', [reg('a', {chunkDigest: 'md5:1'})], /digest/],
+    ['a name that leaves the layer', [{name: '../a', type: 'dir'}], /leaves/],
+  ] as [string, TocEntry[], RegExp][])('is refused with %s', (_, entries, message) =>
+    refuse(() => index(...entries), 'corrupt', message),
+  )
+
+  it('is refused with a chunk that no reader could hold', () =>
+    refuse(() => index(reg('a', {size: 2 ** 40})), 'unsupported', /larger than/))
+})
