@@ -1,6 +1,8 @@
 import * as Flags from '@oclif/core/flags'
 import {BaseCommand, word} from '../../base-command.ts'
+import type {ConversionReport} from '../../cli/conversion-report.ts'
 import {conversionFlags, credsFlag, platformFlags, progressFlags, registryFlags} from '../../cli/flags.ts'
+import {platformsFrom} from '../../cli/platforms.ts'
 
 const list = {multiple: true, multipleNonGreedy: true} as const
 
@@ -90,13 +92,45 @@ workload prints goes to stderr. Source and target are names in the store, or pla
     ...credsFlag,
   }
 
-  async run(): Promise<void> {
-    const {flags} = await this.parse(ImageOptimize)
+  async run(): Promise<ConversionReport> {
+    const {args, flags} = await this.parse(ImageOptimize)
     const {optimizeConversion} = await import('../../cli/conversion.ts')
-    optimizeConversion(flags)
+    const {format, oci, warnings} = optimizeConversion(flags)
     const {workloadFrom} = await import('../../cli/workload.ts')
-    await workloadFrom(flags)
-    const {CodedError} = await import('../../lib/errors/coded-error.ts')
-    throw new CodedError('unsupported', 'Cannot optimize yet')
+    const workload = await workloadFrom(flags)
+    const platforms = platformsFrom(flags)
+    const {isReusableLayer, listedFirst, nothingFirst, readFirst} = await import('../../cli/optimizing.ts')
+    const {createLayerConversion, parallelLayers} = await import('../../cli/layer-conversions.ts')
+    const {describeConversion, reportConversion} = await import('../../cli/conversion-report.ts')
+    const {convertImage} = await import('../../lib/convert/convert-image.ts')
+    await using session = await this.openSession(flags)
+    const {signal, say} = session
+    warnings.forEach(say)
+    await using source = await session.source(args.source)
+    await using target = await session.target(args.target)
+    const image = await session.watch(async onProgress => {
+      const prioritizedIn = flags['no-optimize']
+        ? nothingFirst
+        : flags['prefetch-list']
+          ? await listedFirst(flags['prefetch-list'])
+          : await readFirst(source, workload, flags, {platforms, signal, say, onProgress})
+      const layers = createLayerConversion(format, {
+        ...session,
+        prioritizedIn,
+        isReusable: flags.reuse ? isReusableLayer : undefined,
+        onReuse: layer => say(`reusing "${layer.descriptor.digest}" without conversion`),
+      })
+      return convertImage(source, target, {
+        platforms,
+        oci,
+        layers,
+        parallelLayers: parallelLayers(),
+        onProgress,
+        signal,
+      })
+    })
+    const report = describeConversion(target.name, image)
+    reportConversion(report, {format: undefined, print: line => this.log(line), say})
+    return report
   }
 }

@@ -4,6 +4,7 @@ import {createHash} from 'node:crypto'
 import type {BulkCodec} from '../compression/codec.ts'
 import {estargzCompressor} from '../estargz/compressor.ts'
 import {DEFAULT_CHUNK_SIZE} from '../estargz/plan-layer.ts'
+import {layerMediaType} from '../oci/media-type.ts'
 import type {ConversionCache, ConversionFacts} from './conversion-cache.ts'
 import type {LayerConversion, LayerResult, LayerToConvert} from './convert-image.ts'
 import {convertLayer} from './convert-layer.ts'
@@ -94,7 +95,13 @@ function hasNoPaths({paths}: Prioritized): boolean {
 async function reuseLayer(layer: LayerToConvert): Promise<LayerResult> {
   const {content, target, descriptor, diffId, signal} = layer
   await copyBlob(content, target, descriptor, {signal})
-  return {descriptor, diffId, reused: true, prioritized: {files: 0, bytes: 0, missing: []}}
+  const mediaType = layerMediaType('gzip', layer.family)
+  return {
+    descriptor: {...descriptor, mediaType},
+    diffId,
+    reused: true,
+    prioritized: {files: 0, bytes: 0, missing: []},
+  }
 }
 
 async function convertToEstargz(
