@@ -1,0 +1,118 @@
+// Checks an image through and through: documents, and every layer with everything in it.
+
+import type {BulkCodec} from '../compression/codec.ts'
+import {describeError, hasCode} from '../errors/coded-error.ts'
+import type {Finding} from '../estargz/finding.ts'
+import type {ProgressSink} from '../io/progress.ts'
+import type {CallOptions, ContentStore} from '../oci/content-store.ts'
+import type {Descriptor} from '../oci/descriptor.ts'
+import type {Digest} from '../oci/digest.ts'
+import type {ImageSource} from '../oci/image-store.ts'
+import {isConfigMediaType, isForeignLayer, layerCompressionOf} from '../oci/media-type.ts'
+import type {Platform} from '../oci/platform.ts'
+import {
+  isAttestation,
+  type ManifestNode,
+  type PlatformSelection,
+  readConfig,
+  readImageTree,
+} from './image-tree.ts'
+import {verifyLayer} from './verify-layer.ts'
+
+export interface VerifyImageOptions extends CallOptions {
+  readonly codec: BulkCodec
+  readonly platforms: PlatformSelection
+  readonly onProgress?: ProgressSink | undefined
+}
+
+export interface VerifiedImage {
+  readonly root: Descriptor
+  readonly manifests: readonly VerifiedManifest[]
+  /** True when nothing is wrong with anything. */
+  readonly sound: boolean
+}
+
+export interface VerifiedManifest {
+  readonly digest: Digest
+  readonly platform: Platform | undefined
+  readonly layers: readonly VerifiedImageLayer[]
+}
+
+export interface VerifiedImageLayer {
+  readonly descriptor: Descriptor
+  /** As its footer names it; undefined for a layer that cannot be read lazily. */
+  readonly format: string | undefined
+  readonly counts: {readonly files: number; readonly chunks: number}
+  readonly findings: readonly Finding[]
+}
+
+/**
+ * Verifies the selected platforms of an image. What is wrong with a layer is a finding; documents that cannot be used
+ * are `corrupt`, because nothing below them can be checked.
+ */
+export async function verifyImage(source: ImageSource, options: VerifyImageOptions): Promise<VerifiedImage> {
+  const {content} = source
+  const tree = await readImageTree(content, await source.resolve(options), options.platforms, options)
+  const manifests: VerifiedManifest[] = []
+  const images = tree.manifests.filter(
+    node => !isAttestation(node.descriptor) && isConfigMediaType(node.manifest.config.mediaType),
+  )
+  for (const node of images) manifests.push(await verifyManifest(content, node, options))
+  const sound = manifests.every(({layers}) => layers.every(layer => layer.findings.length === 0))
+  return {root: tree.root, manifests, sound}
+}
+
+async function verifyManifest(
+  content: ContentStore,
+  node: ManifestNode,
+  options: VerifyImageOptions,
+): Promise<VerifiedManifest> {
+  const {manifest} = node
+  const config = await readConfig(content, manifest, options)
+  const layers: VerifiedImageLayer[] = []
+  for (const [index, descriptor] of manifest.layers.entries()) {
+    if (isForeignLayer(descriptor.mediaType)) continue
+    const label = `layer ${index + 1}/${manifest.layers.length} ${descriptor.digest.slice(0, 19)}`
+    layers.push(await verifyOneLayer(content, descriptor, config.rootfs.diff_ids[index]!, label, options))
+  }
+  return {digest: node.descriptor.digest, platform: node.platform, layers}
+}
+
+async function verifyOneLayer(
+  content: ContentStore,
+  descriptor: Descriptor,
+  diffId: Digest,
+  label: string,
+  options: VerifyImageOptions,
+): Promise<VerifiedImageLayer> {
+  const {codec, signal} = options
+  const {digest: id, size: totalBytes} = descriptor
+  const onBytes = (doneBytes: number) =>
+    options.onProgress?.({id, label, phase: 'running', doneBytes, totalBytes})
+  if (layerCompressionOf(descriptor.mediaType) === undefined) {
+    const message = `The media type ${JSON.stringify(descriptor.mediaType)} is not that of a layer`
+    return {descriptor, format: undefined, counts: {files: 0, chunks: 0}, findings: [{kind: 'blob', message}]}
+  }
+  onBytes(0)
+  const verified = await openAndVerify(content, descriptor, {codec, diffId, signal, onBytes})
+  const problems = verified.findings.length
+  const note = problems === 0 ? {} : {note: `${problems} problems`}
+  options.onProgress?.({id, label, phase: 'done', doneBytes: totalBytes, ...note})
+  return {descriptor, ...verified}
+}
+
+/** A layer that is missing, or not what its descriptor says, is a finding too: the others are still worth a look. */
+async function openAndVerify(
+  content: ContentStore,
+  descriptor: Descriptor,
+  options: Parameters<typeof verifyLayer>[2],
+): ReturnType<typeof verifyLayer> {
+  try {
+    await using blob = await content.open(descriptor, options)
+    return await verifyLayer(blob, descriptor, options)
+  } catch (error) {
+    if (!hasCode(error, 'not-found', 'corrupt')) throw error
+    const findings: Finding[] = [{kind: 'blob', message: describeError(error)}]
+    return {findings, format: undefined, counts: {files: 0, chunks: 0}}
+  }
+}
