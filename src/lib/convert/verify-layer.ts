@@ -4,7 +4,7 @@ import type {BulkCodec} from '../compression/codec.ts'
 import {describeError, hasCode} from '../errors/coded-error.ts'
 import {checkLandmark, checkTree, checkWhiteouts} from '../estargz/check-tree.ts'
 import type {Finding} from '../estargz/finding.ts'
-import {type OpenLayer, openLayer} from '../estargz/open-layer.ts'
+import {type OpenLayer, openLayer, readFooter} from '../estargz/open-layer.ts'
 import {mapOrdered} from '../io/ordered-map.ts'
 import {createDigester} from '../io/sha256.ts'
 import {TOC_DIGEST, UNCOMPRESSED_SIZE} from '../oci/annotations.ts'
@@ -75,9 +75,12 @@ async function openOrReport(
   options: VerifyLayerOptions,
 ): Promise<OpenLayer | undefined> {
   const expected = descriptor.annotations?.[TOC_DIGEST]
+  const opening = {signal: options.signal, externalToc: options.externalToc, where: descriptor.digest}
+  let kind: Finding['kind'] = 'footer'
   try {
-    const {signal, externalToc} = options
-    const layer = await openLayer(blob, {signal, externalToc, where: descriptor.digest})
+    await readFooter(blob, opening)
+    kind = 'toc'
+    const layer = await openLayer(blob, opening)
     if (expected === undefined) {
       findings.push({kind: 'toc-digest', message: 'The manifest does not have the digest of the TOC'})
     } else if (layer.tocDigest !== expected) {
@@ -87,7 +90,7 @@ async function openOrReport(
     return layer
   } catch (error) {
     if (!hasCode(error, 'corrupt', 'unsupported', 'not-found')) throw error
-    findings.push({kind: hasCode(error, 'corrupt') ? 'toc' : 'footer', message: describeError(error)})
+    findings.push({kind, message: describeError(error)})
     return undefined
   }
 }

@@ -113,14 +113,18 @@ export async function* readFile(
   for (const chunk of file.chunks) yield await readChunk(layer, chunk, options)
 }
 
-interface FoundFooter {
+/** Where a footer leads in one blob. `dataEnd` is where the members of files end. */
+export interface FoundFooter {
   readonly decompressor: Decompressor
   readonly dataEnd: number
   readonly tocOffset: number | undefined
 }
 
-/** Finds the format whose footer the blob ends with, in one read. */
-async function readFooter(blob: BlobSource, options: OpenLayerOptions): Promise<FoundFooter> {
+/**
+ * Finds the format whose footer the blob ends with, in one read. Throws `unsupported` when there is none, `corrupt` when
+ * it leads out of the blob.
+ */
+export async function readFooter(blob: BlobSource, options: OpenLayerOptions): Promise<FoundFooter> {
   const decompressors = options.decompressors ?? GZIP_DECOMPRESSORS
   const tailSize = Math.min(blob.size, Math.max(...decompressors.map(({footerSize}) => footerSize)))
   const tail = await blob.read(blob.size - tailSize, tailSize, options)
