@@ -131,10 +131,10 @@ test("podman's files are looked at after Docker's", async () => {
 })
 
 test('the places that are looked at are those of docker and podman', () => {
-  expect(authFiles({env: {HOME: '/home/u'}, uid: 1000})).toEqual([
-    '/home/u/.docker/config.json',
+  expect(authFiles({env: {HOME: '/me'}, uid: 1000})).toEqual([
+    '/me/.docker/config.json',
     '/run/containers/1000/auth.json',
-    '/home/u/.config/containers/auth.json',
+    '/me/.config/containers/auth.json',
   ])
   expect(
     authFiles({

@@ -3,7 +3,11 @@ import {createServer, request as forward, type IncomingMessage} from 'node:http'
 import {type AddressInfo, connect, type Socket} from 'node:net'
 import {expect, onTestFinished, test} from 'vitest'
 import type {ProxySettings} from '../../src/lib/registry/http.ts'
+import type {RegistryOptions} from '../../src/lib/registry/registry.ts'
+import {makeCertificate} from '../support/certificate.ts'
 import type {FaultyRegistry} from '../support/faulty-registry.ts'
+import {describeWith} from '../support/requires.ts'
+import {temporaryDirectory} from '../support/temporary.ts'
 import {openClient, readAll, sampleBytes, startRegistry} from './session.ts'
 
 /** A proxy that sends everything to one server, whatever it is asked for; tells what it was asked for. */
@@ -80,4 +84,21 @@ test('this machine is reached without a proxy', async () => {
   const {url, asked} = await startProxy(server)
   expect(await readThrough(server.host, server, {httpProxy: url})).toBe(100)
   expect(asked).toEqual([])
+})
+
+describeWith(['openssl'], 'a registry with TLS', () => {
+  test('is reached through a proxy, and its certificate is checked', async () => {
+    const {cert, key, certFile} = await makeCertificate(await temporaryDirectory(), 'DNS:registry.test')
+    const server = await startRegistry({tls: {cert, key}})
+    const {url, asked} = await startProxy(server)
+    const descriptor = server.addBlob('app', sampleBytes(100))
+    const read = async (options: RegistryOptions) => {
+      const client = openClient({...options, proxy: {httpsProxy: url}, retry: {attempts: 1}})
+      const blob = await client.repository('registry.test/app', {access: 'pull'}).openBlob(descriptor)
+      return (await readAll(blob)).length
+    }
+    expect(await read({tlscacert: certFile})).toBe(100)
+    await expect(read({})).rejects.toMatchObject({code: 'failed-precondition'})
+    expect(asked).toEqual(['registry.test:443', 'registry.test:443'])
+  })
 })

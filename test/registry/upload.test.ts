@@ -192,6 +192,14 @@ test('the end of a chunked upload whose answer got lost is found done', async ()
   expect(server.requests.at(-1)?.method).toBe('HEAD')
 })
 
+test('a chunk that fails behind the back of the writer is reported by it, and the upload is given back', async () => {
+  const {server, content} = await openTarget()
+  server.inject({method: 'PATCH'}, {kind: 'headers', headers: {}})
+  server.inject({method: 'PATCH'}, {kind: 'status', status: 413})
+  await expect(write(content, BLOB)).rejects.toMatchObject({code: 'failed-precondition'})
+  expect(server.requests.at(-1)?.method).toBe('DELETE')
+})
+
 test('a token that expires between chunks is renewed', async () => {
   const {server, content} = await openTarget({server: {auth: {kind: 'bearer'}}})
   await using writer = await content.write(BLOB)

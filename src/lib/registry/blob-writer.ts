@@ -42,19 +42,33 @@ export function createBlobWriter(
 ): BlobWriter {
   const {signal, chunkSize} = options
   const digester = createDigester()
-  const buffer = Buffer.allocUnsafe(Math.min(chunkSize, hint.size ?? chunkSize))
+  let buffer: Buffer = Buffer.allocUnsafe(Math.min(chunkSize, hint.size ?? chunkSize))
   let buffered = 0
   let size = 0
   let overflow: Overflow = {kind: 'none'}
   let committed = false
+  /** The chunk under way in a stream, and the buffer that is free once it has arrived. */
+  let sending: Promise<void> = Promise.resolve()
+  let spare: Buffer | undefined
 
   /** Empties the full buffer. */
   async function flush(): Promise<void> {
     const bytes = buffer.subarray(0, buffered)
     if (overflow.kind === 'none') overflow = await chooseOverflow(bytes)
-    else if (overflow.kind === 'stream') await overflow.upload.append(bytes, {signal})
+    else if (overflow.kind === 'stream') await sendBehind(overflow.upload, bytes)
     else await overflow.file.appendFile(bytes)
     buffered = 0
+  }
+
+  /** Sends a chunk while the next one is collected: neither the source nor the registry waits for the other. */
+  async function sendBehind(upload: ChunkedUpload, bytes: Uint8Array): Promise<void> {
+    await sending
+    sending = upload.append(bytes, {signal})
+    // A failure is thrown where the chunk is next awaited.
+    sending.catch(() => undefined)
+    const free = spare ?? Buffer.allocUnsafe(buffer.length)
+    spare = buffer
+    buffer = free
   }
 
   async function chooseOverflow(bytes: Uint8Array): Promise<Overflow> {
@@ -84,6 +98,7 @@ export function createBlobWriter(
   async function send(expected: Expected): Promise<void> {
     const rest = buffer.subarray(0, buffered)
     if (overflow.kind === 'stream') {
+      await sending
       if (rest.length > 0) await overflow.upload.append(rest, {signal})
       return overflow.upload.finish(expected, {signal})
     }
@@ -152,7 +167,10 @@ export function createBlobWriter(
     },
     async [Symbol.asyncDispose]() {
       if (overflow.kind === 'spool') await overflow.file.close()
-      if (overflow.kind === 'stream' && !committed) await overflow.upload.cancel()
+      if (overflow.kind === 'stream' && !committed) {
+        await sending.catch(() => undefined)
+        await overflow.upload.cancel()
+      }
     },
   }
 }

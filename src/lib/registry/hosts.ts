@@ -14,7 +14,7 @@ export interface HostOptions {
   readonly plainHttp?: boolean | undefined
   /** Accept any certificate. */
   readonly skipVerify?: boolean | undefined
-  /** Path of a PEM file: the authorities to trust in place of the system's. */
+  /** Path of a PEM file: authorities to trust beside the system's. */
   readonly tlscacert?: string | undefined
   /** Paths of PEM files: client certificate and its key; both or none. */
   readonly tlscert?: string | undefined

@@ -1,5 +1,6 @@
 // HTTP over undici, the only file that knows it: one request, one response, bounded and abortable.
 
+import {createSecureContext, getCACertificates, type SecureContextOptions} from 'node:tls'
 import {Agent, type Dispatcher, EnvHttpProxyAgent} from 'undici'
 
 /** What a request carries: bytes, or a function that starts the same byte stream anew for every attempt. */
@@ -29,7 +30,7 @@ export interface HttpResponse {
 /** TLS settings of a connection; certificates and keys are PEM text. */
 export interface TlsSettings {
   readonly skipVerify: boolean
-  /** Trusted in place of the system's authorities when not empty. */
+  /** Trusted beside the system's authorities. */
   readonly ca: readonly string[]
   readonly clients: readonly {readonly cert: string; readonly key: string}[]
 }
@@ -64,14 +65,22 @@ export interface HttpClientOptions {
 /** Rest of an unread body that is worth reading to keep a connection, bytes. */
 const MAX_DISCARDED_BYTES = 64 * 1024
 
-/** A client with its own connection pool; disposing it closes the connections. */
+/** A client with its own connection pools; disposing it closes the connections. */
 export function createHttpClient(options: HttpClientOptions): HttpClient {
-  const {direct, proxied} = createDispatchers(options)
+  const dispatchers = new Map<string, Dispatcher>()
+
+  function dispatcherFor(url: URL): Dispatcher {
+    const route = {secure: url.protocol === 'https:', proxied: usesProxy(url, options.proxy)}
+    const key = JSON.stringify(route)
+    const dispatcher = dispatchers.get(key) ?? createDispatcher(route, options)
+    dispatchers.set(key, dispatcher)
+    return dispatcher
+  }
+
   return {
     async send(request) {
       const {body, url} = request
-      const dispatcher = proxied && usesProxy(url, options.proxy) ? proxied : direct
-      const response = await dispatcher.request({
+      const response = await dispatcherFor(url).request({
         origin: url.origin,
         path: `${url.pathname}${url.search}`,
         method: request.method,
@@ -83,7 +92,7 @@ export function createHttpClient(options: HttpClientOptions): HttpClient {
       return toResponse(response)
     },
     async [Symbol.asyncDispose]() {
-      await Promise.all([direct.destroy(), proxied?.destroy()])
+      await Promise.all([...dispatchers.values()].map(dispatcher => dispatcher.destroy()))
     },
   }
 }
@@ -100,25 +109,28 @@ function usesProxy(url: URL, proxy: ProxySettings | undefined): boolean {
   return Boolean(own) && !isLoopbackHost(url.hostname)
 }
 
-function createDispatchers({tls, timeouts, proxy}: HttpClientOptions): {
-  direct: Dispatcher
-  proxied: Dispatcher | undefined
-} {
-  const secure = {
-    rejectUnauthorized: !tls.skipVerify,
-    ...(tls.ca.length > 0 ? {ca: [...tls.ca]} : {}),
-    ...(tls.clients.length > 0
-      ? {cert: tls.clients.map(pair => pair.cert), key: tls.clients.map(pair => pair.key)}
+function createDispatcher(
+  {secure, proxied}: {readonly secure: boolean; readonly proxied: boolean},
+  {tls, timeouts, proxy}: HttpClientOptions,
+): Dispatcher {
+  const connect = {
+    timeout: timeouts.connectMs,
+    // Made once: parsing the authorities for every connection would cost tens of milliseconds each.
+    ...(secure
+      ? {rejectUnauthorized: !tls.skipVerify, secureContext: createSecureContext(trustOf(tls))}
       : {}),
   }
-  const connect = {timeout: timeouts.connectMs, ...secure}
   const settings = {connect, headersTimeout: timeouts.headersMs, bodyTimeout: timeouts.bodyIdleMs}
-  const direct = new Agent(settings)
-  if (!proxy?.httpProxy && !proxy?.httpsProxy) return {direct, proxied: undefined}
-  const {httpProxy = '', httpsProxy = '', noProxy = ''} = proxy
+  if (!proxied) return new Agent(settings)
+  const {httpProxy = '', httpsProxy = '', noProxy = ''} = proxy ?? {}
+  return new EnvHttpProxyAgent({...settings, requestTls: connect, httpProxy, httpsProxy, noProxy})
+}
+
+/** Node's own authorities and the system's, as Go programs trust them, beside those that were given. */
+function trustOf({ca, clients}: TlsSettings): SecureContextOptions {
   return {
-    direct,
-    proxied: new EnvHttpProxyAgent({...settings, requestTls: connect, httpProxy, httpsProxy, noProxy}),
+    ca: [...new Set([...getCACertificates('default'), ...getCACertificates('system'), ...ca])],
+    ...(clients.length > 0 ? {cert: clients.map(pair => pair.cert), key: clients.map(pair => pair.key)} : {}),
   }
 }
 
