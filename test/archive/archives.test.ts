@@ -31,7 +31,7 @@ const NAME = 'docker.io/library/sample:1'
 async function copy(source: ImageSource, target: ImageTarget) {
   await using from = source
   await using to = target
-  return copyImage(from, to, {platforms: 'all', index: 'sparse'})
+  return await copyImage(from, to, {platforms: 'all', index: 'sparse'})
 }
 
 async function writeOci(path: string, tag: string | undefined, options: SampleOptions = {}) {
@@ -172,7 +172,7 @@ describe('docker-archive:', () => {
     await writeDocker(path, NAME)
     const open = async (image: {reference?: string; imageIndex?: number}) => {
       await using source = await openDockerArchiveSource({path, ...image})
-      return source.resolve()
+      return await source.resolve()
     }
     await open({imageIndex: 0})
     await expect(open({imageIndex: 1})).rejects.toMatchObject({code: 'not-found'})

@@ -17,7 +17,7 @@ async function write(path: string, tag: string | undefined, options: SampleOptio
 
 async function resolve(path: string, tag?: string) {
   await using source = createLayoutSource({path, tag})
-  return source.resolve()
+  return await source.resolve()
 }
 
 const OTHER = {layers: [{'other.txt': 'other'}]}

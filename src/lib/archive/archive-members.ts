@@ -75,7 +75,7 @@ export async function readMember(members: ArchiveMembers, name: string, limit: n
     )
   }
   await using file = await open(members.file, 'r')
-  return readFully(file, member.offset, member.size, members.where)
+  return await readFully(file, member.offset, member.size, members.where)
 }
 
 /** A symbolic link is relative to its directory, a hard link to the archive. Devices have no payload, and no use. */

@@ -4,10 +4,10 @@ import {randomBytes} from 'node:crypto'
 import {appendFile, mkdir, readFile, rm} from 'node:fs/promises'
 import {join} from 'node:path'
 import {hasCode} from '../errors/coded-error.ts'
+import {isOwnerAlive, ownerToken} from '../io/process-owner.ts'
 import {type Digest, isDigest} from '../oci/digest.ts'
 import {isIndexMediaType, isManifestMediaType} from '../oci/media-type.ts'
 import type {LayoutPaths} from './layout-paths.ts'
-import {isOwnerAlive, ownerToken} from '../io/process-owner.ts'
 import {listDirectory, modifiedTimeOf} from './staged-file.ts'
 
 /** Content that a lease keeps; the media type tells a collector which of it has children. */

@@ -4,11 +4,14 @@ import {randomBytes} from 'node:crypto'
 import {type FileHandle, mkdir, open, readdir, rename, rm, stat} from 'node:fs/promises'
 import {dirname, join} from 'node:path'
 import {CodedError, hasCode, messageOf} from '../errors/coded-error.ts'
-import type {LayoutPaths} from './layout-paths.ts'
 import {isOwnerAlive, ownerToken} from '../io/process-owner.ts'
+import type {LayoutPaths} from './layout-paths.ts'
 
 /** Our staged files are `<owner token>-<random>`; anything else in the ingest directory is not ours to judge. */
 const STAGED_NAME = /^([^-]+(?:-[^-]+)*)-[0-9a-f]{16}$/
+
+/** Each attempt fails only if another writer finishes at that very moment. */
+const MAX_ATTEMPTS = 10
 
 /** A file being written. Disposing it before `publish` removes it. */
 export interface StagedFile extends AsyncDisposable {
@@ -39,11 +42,12 @@ export async function stageFile(paths: LayoutPaths): Promise<StagedFile> {
 /** Another process may remove the directory, once it is empty, between its making and its use: then make it again. */
 async function createIn(directory: string, path: string): Promise<FileHandle> {
   for (let attempt = 1; ; attempt++) {
-    await mkdir(directory, {recursive: true})
     try {
+      // A recursive mkdir fails too, when what it found is gone before it looks again.
+      await mkdir(directory, {recursive: true})
       return await open(path, 'wx', 0o644)
     } catch (error) {
-      if (attempt === 5 || !hasCode(error, 'not-found')) throw error
+      if (attempt === MAX_ATTEMPTS || !hasCode(error, 'not-found')) throw error
     }
   }
 }
