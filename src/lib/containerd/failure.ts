@@ -31,8 +31,6 @@ function explain(status: number, details: string): string {
 
 function codeOfStatus(status: number): ErrorCode {
   switch (status) {
-    case GrpcStatus.CANCELLED:
-      return 'cancelled'
     case GrpcStatus.INVALID_ARGUMENT:
     case GrpcStatus.OUT_OF_RANGE:
       return 'invalid-argument'
@@ -46,6 +44,8 @@ function codeOfStatus(status: number): ErrorCode {
       return 'unauthenticated'
     case GrpcStatus.FAILED_PRECONDITION:
       return 'failed-precondition'
+    // When we cancel, we throw our own reason: this one was the server's, on its way down.
+    case GrpcStatus.CANCELLED:
     case GrpcStatus.UNAVAILABLE:
     case GrpcStatus.DEADLINE_EXCEEDED:
     case GrpcStatus.RESOURCE_EXHAUSTED:

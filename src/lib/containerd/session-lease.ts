@@ -102,8 +102,10 @@ async function deleteStaleLeases(client: ContainerdClient, options: CallOptions)
   const filters = [`labels."${OWNER_LABEL}"`]
   const {leases} = await client.call(Leases.method.list, {filters}, {...options, doing: 'list leases'})
   for (const lease of leases) {
+    const owner = lease.labels[OWNER_LABEL]
+    if (owner === undefined) continue
     const createdMs = lease.createdAt ? timestampDate(lease.createdAt).getTime() : 0
-    if (!isOwnerAlive(lease.labels[OWNER_LABEL] ?? '', createdMs)) await deleteLease(client, lease.id)
+    if (!isOwnerAlive(owner, createdMs)) await deleteLease(client, lease.id)
   }
 }
 
