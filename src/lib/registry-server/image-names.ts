@@ -1,6 +1,5 @@
 // How repositories of the registry and images of the store are named after each other.
 
-import type {Digest} from '../oci/digest.ts'
 import type {ImageRecord, Store} from '../oci/image-store.ts'
 import {isRepository, type ManifestReference} from './route.ts'
 
@@ -17,7 +16,9 @@ export interface NameHints {
   readonly mirrored: string | undefined
 }
 
-/** The name under which a pushed image is kept. A repository that starts with a host name is a full name already. */
+/**
+ * The name under which a pushed image is kept; one pushed by digest has a name too, so that it is no garbage. A repository that starts with a host name is a full name already.
+ */
 export function pushedName(repository: string, reference: ManifestReference, {domain}: Naming): string {
   return withReference(namesDomain(repository) ? repository : `${domain}/${repository}`, reference)
 }
@@ -65,11 +66,6 @@ export async function listRepository(
     const {name, tag} = splitName(image.name)
     return names.has(name) ? [{image, repository, tag}] : []
   })
-}
-
-/** The name of an image that was pushed by digest only: it keeps the manifest from garbage collection. */
-export function untaggedName(repository: string, digest: Digest, naming: Naming): string {
-  return pushedName(repository, {digest}, naming)
 }
 
 function possibleNames(repository: string, {domain}: Naming, {host, mirrored}: NameHints): string[] {

@@ -8,7 +8,7 @@ import {type ImageDocument, MAX_MANIFEST_SIZE, parseImageDocument} from '../oci/
 import {isForeignLayer, isIndexMediaType, isManifestMediaType} from '../oci/media-type.ts'
 import {findBlob} from './blobs.ts'
 import {type Exchange, type Registry, readBody, reply} from './exchange.ts'
-import {findImage, listRepository, pushedName, untaggedName} from './image-names.ts'
+import {findImage, listRepository, pushedName} from './image-names.ts'
 import {Problem} from './problem.ts'
 import type {ManifestReference} from './route.ts'
 
@@ -93,7 +93,7 @@ export async function putManifest(
   // From now on the new image keeps its parts, which were pushed by digest and kept as images of their own.
   const parts = document.kind === 'index' ? children : []
   for (const part of [...parts, ...('tag' in reference ? [descriptor] : [])]) {
-    await removeQuietly(registry, untaggedName(repository, part.digest, registry.naming))
+    await removeQuietly(registry, pushedName(repository, {digest: part.digest}, registry.naming))
   }
   // No `OCI-Subject`: without it clients keep referrers by tag, which needs nothing of a registry.
   reply(exchange, 201, {location: `/v2/${repository}/manifests/${digest}`, 'docker-content-digest': digest})

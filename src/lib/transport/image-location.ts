@@ -52,26 +52,6 @@ export function parseImageLocation(text: string): ImageLocation {
   }
 }
 
-/** The text that `parseImageLocation` reads back. */
-export function formatImageLocation(location: ImageLocation): string {
-  switch (location.transport) {
-    case 'store':
-      return location.name
-    case 'docker':
-      return `docker://${location.reference}`
-    case 'containerd':
-      return `containerd:${location.name}`
-    case 'oci':
-    case 'oci-archive':
-      return `${location.transport}:${location.path}${location.tag === undefined ? '' : `:${location.tag}`}`
-    case 'docker-archive': {
-      const index = location.imageIndex === undefined ? undefined : `@${location.imageIndex}`
-      const image = location.reference ?? index
-      return `docker-archive:${location.path}${image === undefined ? '' : `:${image}`}`
-    }
-  }
-}
-
 function storeLocation(text: string): ImageLocation {
   parseReference(text)
   return {transport: 'store', name: text}
