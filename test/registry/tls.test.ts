@@ -57,7 +57,7 @@ describeWith(['openssl'], 'a registry with TLS', () => {
     const tlscacert = certificate.certFile
     const pair = {tlscert: client.certFile, tlskey: client.keyFile}
     expect(await readFrom(server, {tlscacert, ...pair})).toBe(100)
-    await expect(readFrom(server, {tlscacert, ...NO_RETRY})).rejects.toThrow()
+    await expect(readFrom(server, {tlscacert, ...NO_RETRY})).rejects.toThrow('Cannot read blob')
   })
 
   test('does not redirect to plain HTTP', async () => {

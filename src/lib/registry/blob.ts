@@ -6,10 +6,10 @@ import type {CallOptions, OpenBlob} from '../oci/content-store.ts'
 import type {Descriptor} from '../oci/descriptor.ts'
 import {type Endpoint, endpointUrl} from './endpoint.ts'
 import {firstOf} from './fallback.ts'
+import type {HttpResponse} from './http.ts'
 import type {RepositoryLocation} from './location.ts'
 import {errorFromConnection, errorFromResponse} from './registry-error.ts'
 import {pause, retryDelayMs} from './retry.ts'
-import type {SessionResponse} from './session.ts'
 
 /** What a host does with Range headers, as far as has been seen. */
 export type RangeSupport = 'unknown' | 'honoured' | 'ignored'
@@ -61,7 +61,7 @@ export function openRegistryBlob(location: RepositoryLocation, descriptor: Descr
     })
   }
 
-  async function refusal(response: SessionResponse): Promise<CodedError> {
+  async function refusal(response: HttpResponse): Promise<CodedError> {
     const error = await errorFromResponse(response, action)
     return response.status === 416
       ? new CodedError('corrupt', `Cannot ${action}: it is shorter than its ${size} bytes`, {cause: error})
@@ -70,7 +70,7 @@ export function openRegistryBlob(location: RepositoryLocation, descriptor: Descr
 
   /** Checks that a response is about the right bytes; hosts may ignore a Range, and then answer 200. */
   async function accept(
-    response: SessionResponse,
+    response: HttpResponse,
     offset: number,
     end: number,
     ranged: boolean,
@@ -162,7 +162,7 @@ export function openRegistryBlob(location: RepositoryLocation, descriptor: Descr
 }
 
 /** What is wrong with the Content-Range of a 206 (RFC 9110, 14.4); undefined when it is as asked for. */
-function rangeProblem(response: SessionResponse, offset: number, size: number): string | undefined {
+function rangeProblem(response: HttpResponse, offset: number, size: number): string | undefined {
   const header = response.header('content-range')
   const match = /^bytes (\d{1,16})-(\d{1,16})\/(\d{1,16}|\*)$/.exec(header?.trim() ?? '')
   if (!match) return `answers a range request without a usable Content-Range (${JSON.stringify(header)})`
@@ -174,7 +174,7 @@ function rangeProblem(response: SessionResponse, offset: number, size: number): 
 }
 
 /** A Content-Length that contradicts the descriptor is told at once, not after gigabytes. */
-function sizeProblem(response: SessionResponse, size: number): string | undefined {
+function sizeProblem(response: HttpResponse, size: number): string | undefined {
   const header = response.header('content-length')
   return header !== undefined && Number(header) !== size
     ? `says that it has ${header} bytes, its descriptor ${size}`

@@ -16,6 +16,8 @@ export interface HttpRequest {
 }
 
 export interface HttpResponse {
+  /** What was asked; after redirects, what answered. */
+  readonly url: URL
   readonly status: number
   /** The first value of a header; names are case-insensitive. */
   header(name: string): string | undefined
@@ -89,7 +91,7 @@ export function createHttpClient(options: HttpClientOptions): HttpClient {
         body: (typeof body === 'function' ? body() : (body ?? null)) as Uint8Array | null,
         signal: request.signal ?? null,
       })
-      return toResponse(response)
+      return toResponse(url, response)
     },
     async [Symbol.asyncDispose]() {
       await Promise.all([...dispatchers.values()].map(dispatcher => dispatcher.destroy()))
@@ -134,12 +136,13 @@ function trustOf({ca, clients}: TlsSettings): SecureContextOptions {
   }
 }
 
-function toResponse(response: Dispatcher.ResponseData): HttpResponse {
+function toResponse(url: URL, response: Dispatcher.ResponseData): HttpResponse {
   const headers = (name: string): readonly string[] => {
     const value = response.headers[name.toLowerCase()]
     return value === undefined ? [] : typeof value === 'string' ? [value] : value
   }
   return {
+    url,
     status: response.statusCode,
     headers,
     header: name => headers(name)[0],

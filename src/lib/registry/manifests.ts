@@ -9,10 +9,10 @@ import {MAX_MANIFEST_SIZE, parseImageDocument} from '../oci/manifest.ts'
 import {MANIFEST_MEDIA_TYPES} from '../oci/media-type.ts'
 import {type Endpoint, endpointUrl} from './endpoint.ts'
 import {firstOf, pushEndpoint} from './fallback.ts'
+import type {HttpResponse} from './http.ts'
 import type {RepositoryLocation} from './location.ts'
 import {errorFromConnection, errorFromResponse, readBounded} from './registry-error.ts'
 import {pause, retryDelayMs} from './retry.ts'
-import type {SessionResponse} from './session.ts'
 
 /** A manifest as received: its descriptor is made from the bytes, not from what the registry says about them. */
 export interface FetchedManifest {
@@ -29,7 +29,7 @@ export async function fetchManifest(
   const {session, endpoints} = location
   const capability = isDigest(tagOrDigest) ? 'pull' : 'resolve'
   return firstOf(endpoints, capability, {...options, retry: session.retry}, async (endpoint, attempts) => {
-    const action = `read manifest ${JSON.stringify(tagOrDigest)} of ${location.name} at ${endpoint.host}`
+    const action = `read manifest ${JSON.stringify(tagOrDigest)} of ${location.name}`
     const {response, bytes} = await getWhole(location, endpoint, tagOrDigest, action, attempts, options)
     const digest = digestOf(bytes)
     checkDigest(tagOrDigest, digest, response, action)
@@ -75,7 +75,7 @@ async function getWhole(
   action: string,
   attempts: number,
   options: CallOptions,
-): Promise<{response: SessionResponse; bytes: Uint8Array}> {
+): Promise<{response: HttpResponse; bytes: Uint8Array}> {
   const url = endpointUrl(endpoint, `manifests/${tagOrDigest}`)
   const headers = {accept: [...MANIFEST_MEDIA_TYPES, '*/*'].join(', ')}
   for (let attempt = 1; ; attempt++) {
@@ -96,7 +96,7 @@ async function getWhole(
 }
 
 /** The bytes' digest must be the one that was asked for, and the one that the registry claims. */
-function checkDigest(tagOrDigest: string, digest: Digest, response: SessionResponse, action: string): void {
+function checkDigest(tagOrDigest: string, digest: Digest, response: HttpResponse, action: string): void {
   if (isDigest(tagOrDigest) && tagOrDigest !== digest) {
     throw new CodedError('corrupt', `Cannot ${action}: its bytes have the digest ${digest}`)
   }

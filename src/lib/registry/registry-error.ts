@@ -15,7 +15,7 @@ export async function errorFromResponse(response: HttpResponse, action: string):
   const hint = hintOf(response.status, text)
   return new CodedError(
     codeOfStatus(response.status, codes),
-    `Cannot ${action}: ${describeStatus(response.status)}${said}${hint}`,
+    `Cannot ${action} at ${response.url.host}: ${describeStatus(response.status)}${said}${hint}`,
   )
 }
 
@@ -141,6 +141,12 @@ function adviceFor(failure: SystemFailure, url: URL): {code: ErrorCode; advice: 
     return {
       code: 'failed-precondition',
       advice: `its certificate is for another name (${quotable(message)}); --skip-verify accepts it`,
+    }
+  }
+  if (/ALERT.*(CERTIFICATE_REQUIRED|BAD_CERTIFICATE|UNKNOWN_CA)/.test(code)) {
+    return {
+      code: 'failed-precondition',
+      advice: 'it wants a client certificate that it knows; give --tlscert FILE and --tlskey FILE',
     }
   }
   if (/CERT|SELF_SIGNED|UNABLE_TO|ISSUER/.test(code) && !code.startsWith('UND_')) {

@@ -39,18 +39,13 @@ export interface SessionRequest {
   readonly attempts?: number | undefined
 }
 
-/** A response and the URL that gave it, after redirects. */
-export interface SessionResponse extends HttpResponse {
-  readonly url: URL
-}
-
 export interface Session extends AsyncDisposable {
   readonly retry: RetryPolicy
   /**
    * Sends a request, and sends it again after trouble that may pass and after a 401 that credentials can answer.
    * Resolves with the last response, whatever its status; throws when there was none.
    */
-  send(endpoint: Endpoint, request: SessionRequest, options: CallOptions): Promise<SessionResponse>
+  send(endpoint: Endpoint, request: SessionRequest, options: CallOptions): Promise<HttpResponse>
 }
 
 /** Redirects followed for one request; registries need one, sometimes two. */
@@ -128,7 +123,7 @@ export function createSession(options: SessionOptions): Session {
           }
         }
         const location = redirectOf(request, response, url)
-        if (location === undefined) return {...response, url}
+        if (location === undefined) return response
         if (redirects++ >= MAX_REDIRECTS) {
           throw new CodedError(
             'unavailable',

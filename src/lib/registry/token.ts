@@ -42,7 +42,7 @@ export async function fetchToken(request: TokenRequest, options: CallOptions): P
   const {credential, endpoint, send} = request
   if (credential?.kind === 'bearer') return {value: credential.token, expiresAtMs: Number.POSITIVE_INFINITY}
   const realm = parseRealm(request)
-  const action = `get a token for ${endpoint.host} from ${realm.host}`
+  const action = `get a token for ${endpoint.host}`
   const message =
     credential?.kind === 'identity'
       ? oauthRequest(realm, request, credential.token)

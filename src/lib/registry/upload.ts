@@ -5,12 +5,12 @@ import type {CallOptions} from '../oci/content-store.ts'
 import type {Digest} from '../oci/digest.ts'
 import {endpointUrl} from './endpoint.ts'
 import {pushEndpoint} from './fallback.ts'
-import type {RequestBody} from './http.ts'
+import type {HttpResponse, RequestBody} from './http.ts'
 import type {RepositoryLocation} from './location.ts'
 import {isBlobPresent} from './presence.ts'
 import {errorFromResponse} from './registry-error.ts'
 import {isRetryableStatus, parseRetryAfter, pause, retryDelayMs} from './retry.ts'
-import type {SessionRequest, SessionResponse} from './session.ts'
+import type {SessionRequest} from './session.ts'
 
 /** A blob that may be in another repository of the same registry. */
 export interface MountCandidate {
@@ -203,7 +203,7 @@ function sendUpload(
   location: RepositoryLocation,
   request: Omit<SessionRequest, 'scopes' | 'action'> & {readonly scopes?: readonly string[]},
   options: CallOptions,
-): Promise<SessionResponse> {
+): Promise<HttpResponse> {
   const full = {scopes: location.scopes, action: actionOf(location), ...request}
   return location.session.send(pushEndpoint(location), full, options)
 }
@@ -212,12 +212,12 @@ function actionOf(location: RepositoryLocation): string {
   return `upload a blob to ${location.name}`
 }
 
-function isStored(response: SessionResponse): boolean {
+function isStored(response: HttpResponse): boolean {
   return response.status === 201 || response.status === 204 || response.status === 200
 }
 
 /** Where the registry wants the next bytes. Answers to later requests may leave it out; then nothing changes. */
-function locationOf(location: RepositoryLocation, response: SessionResponse, current?: URL): URL {
+function locationOf(location: RepositoryLocation, response: HttpResponse, current?: URL): URL {
   const header = response.header('location')
   if (header === undefined && current) return current
   const url = header === undefined ? null : URL.parse(header, response.url.href)
