@@ -67,7 +67,7 @@ export interface SeenRequest {
   /** Path and query. */
   readonly url: string
   readonly headers: Readonly<Record<string, string>>
-  /** The scopes that a token was asked for, at the token server. */
+  /** The body, of requests to the token server; empty for others. */
   readonly body: string
 }
 
