@@ -19,6 +19,11 @@ const PACKAGE_ROOT = resolve(
 /** Runs `argv` and ends the process. */
 export async function main(argv: readonly string[]): Promise<never> {
   listenForInterrupts()
+  // Nobody is left to clean up after such a bug; it is told like any other failure.
+  process.on('uncaughtException', error => {
+    report(error, argv)
+    process.exit()
+  })
   // A reader that has seen enough (`… | head`) is no failure.
   for (const stream of [process.stdout, process.stderr]) stream.on('error', ignoreBrokenPipe)
   try {

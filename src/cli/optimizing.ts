@@ -89,7 +89,7 @@ export async function readFirst(
 /** For `--reuse`: whether a layer is eStargz already. */
 export async function isReusableLayer(layer: LayerToConvert): Promise<boolean> {
   await using blob = await layer.content.open(layer.descriptor, layer)
-  return isEstargzLayer(blob, layer.descriptor, layer)
+  return await isEstargzLayer(blob, layer.descriptor, layer)
 }
 
 function runsHere({platform}: ManifestNode): boolean {

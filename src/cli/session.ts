@@ -17,6 +17,7 @@ export interface SessionFlags extends RegistryFlags {
   readonly address: string
   readonly namespace: string
   readonly timeout: number
+  readonly 'connect-timeout': number
   readonly verbose: boolean
   readonly debug: boolean
   readonly progress?: 'auto' | 'plain' | 'none'
@@ -46,16 +47,27 @@ export async function openSession(flags: SessionFlags, userAgent: string): Promi
   const say = (message: string) => void process.stderr.write(`${message}\n`)
   const opened: AsyncDisposable[] = []
 
-  const store = once(async () => {
-    const choice = {...flags, dataDirectory: dataDirectory(flags['data-dir'], process.env)}
+  const open = async (kind: SessionFlags['store']) => {
+    const choice = {
+      ...flags,
+      store: kind,
+      dataDirectory: () => dataDirectory(flags['data-dir'], process.env),
+      connectTimeoutMs: flags['connect-timeout'],
+    }
     const found = await openStore(choice, signal)
     opened.push(found)
     if (flags.verbose || flags.debug) say(`store: ${found.kind} (${found.name})`)
     return found
+  }
+  const store = once(() => open(flags.store))
+  const containerdStore = once(async () => {
+    if (flags.store === 'local') return open('containerd')
+    const found = await store()
+    return found.kind === 'containerd' ? found : open('containerd')
   })
   const context = once(async (): Promise<TransportContext> => {
     const {createTransports} = await import('./transports.ts')
-    const transports = createTransports({flags, userAgent, signal, store, say})
+    const transports = createTransports({flags, userAgent, signal, store, containerdStore, say})
     opened.push(transports)
     return transports
   })

@@ -8,23 +8,24 @@ import type {Store} from '../lib/oci/image-store.ts'
 
 export interface StoreChoice {
   readonly store: 'auto' | 'containerd' | 'local'
-  readonly dataDirectory: string
+  /** Asked for when the store is a local one. */
+  readonly dataDirectory: () => string
   /** containerd's socket; a leading `unix://` is allowed. */
   readonly address: string
   readonly namespace: string
+  /** 0 for containerd's own default. */
+  readonly connectTimeoutMs: number
 }
 
 /** The store for a choice; `auto` takes containerd when we may talk to its socket. The caller disposes it. */
 export async function openStore(choice: StoreChoice, signal: AbortSignal): Promise<Store> {
   const kind = choice.store === 'auto' ? await chooseStore(choice.address) : choice.store
   if (kind === 'containerd') {
-    throw new CodedError(
-      'unsupported',
-      `Cannot use the containerd at "${choice.address}": containerd is not supported as a store yet; choose --store local (or CTR_REMOTE_STORE=local)`,
-    )
+    const {openContainerdStore} = await import('../lib/containerd/store.ts')
+    return openContainerdStore({...choice, signal})
   }
   const {openLocalStore} = await import('../lib/layout/local-store.ts')
-  return openLocalStore(join(choice.dataDirectory, 'images'), {signal})
+  return openLocalStore(join(choice.dataDirectory(), 'images'), {signal})
 }
 
 type Environment = Readonly<Record<string, string | undefined>>

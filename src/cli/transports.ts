@@ -11,12 +11,13 @@ export interface TransportSettings {
   readonly userAgent: string
   readonly signal: AbortSignal
   readonly store: () => Promise<Store>
+  readonly containerdStore: () => Promise<Store>
   readonly say: (message: string) => void
 }
 
 /** Transports, and what they hold open. */
 export function createTransports(settings: TransportSettings): TransportContext & AsyncDisposable {
-  const {signal, store} = settings
+  const {signal, store, containerdStore} = settings
   let opened: Promise<Registry> | undefined
   const openRegistry = () => (opened ??= openRegistryFor(settings))
   // Layers that come from a registry and go back to it need not travel.
@@ -24,6 +25,7 @@ export function createTransports(settings: TransportSettings): TransportContext 
   return {
     signal,
     store,
+    containerdStore,
     registry: {
       source: async reference => {
         const registry = await openRegistry()

@@ -284,6 +284,119 @@ describe('convert', () => {
   })
 })
 
+describe('optimize', () => {
+  const optimize = ['image', 'optimize', '-q', '--oci'] as const
+
+  it('--no-optimize runs nothing and says so in every layer', async () => {
+    await ok(...optimize, '--no-optimize', `docker://${host}/sample:1`, 'optimized:none')
+    expect(await ok('image', 'verify', 'optimized:none')).toMatch(/sound$/)
+    expect(await tocNames('optimized:none', 0)).toEqual([
+      '.no.prefetch.landmark',
+      'bin/app',
+      'etc/config',
+      'var/data',
+    ])
+  })
+
+  it('--prefetch-list puts what it names first, in its own order', async () => {
+    const file = join(user.home, 'prefetch')
+    await writeFile(file, '# what the service reads\n/var/*\netc/config\n')
+    await ok(...optimize, '--prefetch-list', file, `docker://${host}/sample:1`, 'optimized:list')
+    expect(await tocNames('optimized:list', 0)).toEqual([
+      'var/data',
+      'etc/config',
+      '.prefetch.landmark',
+      'bin/app',
+    ])
+    expect(await tocNames('optimized:list', 1)).toEqual(['.no.prefetch.landmark', 'etc/other'])
+  })
+
+  it('--reuse keeps layers that need nothing, and says which', async () => {
+    await ok(...optimize, '--no-optimize', `docker://${host}/sample:1`, 'optimized:once')
+    const {stderr, stdout} = await user.run(
+      ...optimize,
+      '--no-optimize',
+      '--reuse',
+      'optimized:once',
+      'optimized:twice',
+    )
+    expect(stderr.match(/^reusing "sha256:[0-9a-f]{64}" without conversion$/gm)).toHaveLength(2)
+    expect(stdout).toBe(
+      `${JSON.parse(await ok('image', 'inspect', '--json', 'optimized:once')).target.digest}\n`,
+    )
+  })
+
+  const conflict = (argv: readonly string[], message: RegExp, exitCode = 2) =>
+    it(`${argv.join(' ')} is refused`, async () => {
+      expect(await fails(exitCode, 'image', 'optimize', ...argv, 'a:1', 'b:1')).toMatch(message)
+    })
+  conflict(['--no-optimize', '--prefetch-list', 'x'], /--prefetch-list/)
+  conflict(['--no-optimize', '--record-out', 'x'], /--record-out/)
+  conflict(['--reuse', '--estargz-external-toc'], /--reuse/)
+  conflict(['--wait-on-signal', '-t', '-i'], /--terminal/)
+  conflict(['-t'], /needs -i/)
+  conflict(['--cni', '--net-host'], /--cni/)
+  conflict(['--entrypoint', 'sh'], /JSON array/)
+  conflict(['--mount', 'type=bind'], /mount/)
+})
+
+/** The names of a layer's TOC, directories left out. */
+async function tocNames(image: string, layerIndex: number): Promise<string[]> {
+  const {manifests} = JSON.parse(await ok('image', 'inspect', '--json', image))
+  const {digest, annotations} = manifests[0].layers[layerIndex]
+  const printed = await ok('image', 'get-toc-digest', digest)
+  expect(printed).toBe(annotations['containerd.io/snapshot/stargz/toc.digest'])
+  const {entries} = JSON.parse(await ok('image', 'get-toc-digest', '--dump-toc', digest))
+  return entries
+    .filter((entry: {type: string}) => entry.type === 'reg')
+    .map((entry: {name: string}) => entry.name)
+}
+
+describe('verify', () => {
+  it('finds a damaged byte, says where, and exits 1', async () => {
+    await using other = await createUser()
+    const converted = await other.run(
+      'image',
+      'convert',
+      '-q',
+      '--estargz',
+      '--oci',
+      `docker://${host}/sample:1`,
+      'damaged',
+    )
+    expect(converted.exitCode, converted.stderr).toBe(0)
+    const {manifests} = JSON.parse((await other.run('image', 'inspect', '--json', 'damaged')).stdout)
+    const {digest} = manifests[0].layers[0]
+    const blob = join(
+      other.home,
+      '.local/share/ctr-remote/images/blobs/sha256',
+      digest.slice('sha256:'.length),
+    )
+    const bytes = await readFile(blob)
+    bytes[100] = bytes[100]! ^ 1
+    await writeFile(blob, bytes)
+    const {exitCode, stdout} = await other.run('image', 'verify', '-q', 'damaged')
+    expect(exitCode).toBe(1)
+    expect(stdout).toContain(digest)
+    expect(stdout).toMatch(/NOT SOUND$/m)
+    const told = await other.run('image', 'verify', '-q', '--json', 'damaged')
+    expect(told.exitCode).toBe(1)
+    expect(JSON.parse(told.stdout)).toMatchObject({sound: false})
+  })
+
+  it('of an image without lazy layers exits 1, of none 3', async () => {
+    expect((await user.run('image', 'verify', '-q', `docker://${host}/sample:1`)).exitCode).toBe(1)
+    await fails(3, 'image', 'verify', '-q', 'absent')
+  })
+})
+
+describe('get-toc-digest', () => {
+  it('of what is no layer of the store exits 3, of no digest 2', async () => {
+    await fails(3, 'image', 'get-toc-digest', `sha256:${'0'.repeat(64)}`)
+    await fails(2, 'image', 'get-toc-digest', 'sample:1')
+  })
+})
+
 describe('push', () => {
   it('sends an image under another name', async () => {
     const digest = await ok('image', 'pull', '-q', `${host}/sample:1`)

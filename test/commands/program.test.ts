@@ -58,9 +58,10 @@ describe('the launcher', () => {
     const root = join(user.home, 'unbuilt')
     await mkdir(join(root, 'bin'), {recursive: true})
     await copyFile(CTR_REMOTE, join(root, 'bin/ctr-remote'))
+    const node = await fakeProgram('node', 'echo v24.0.0')
     const {status, stderr} = spawnSync('sh', [join(root, 'bin/ctr-remote')], {
       encoding: 'utf8',
-      env: {PATH: `${join(process.execPath, '..')}:/usr/bin:/bin`},
+      env: {PATH: `${node}:/usr/bin:/bin`},
     })
     expect(status).toBe(1)
     expect(stderr).toContain('is not built; run bin/setup there')

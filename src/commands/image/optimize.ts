@@ -28,6 +28,7 @@ workload prints goes to stderr. Source and target are names in the store, or pla
     'no-optimize': Flags.boolean({description: 'run nothing, prioritize nothing'}),
     'record-out': Flags.string({
       description: 'write what was read to this file, for convert --estargz-record-in',
+      exclusive: ['no-optimize', 'prefetch-list'],
     }),
     'prefetch-list': Flags.string({
       description: 'file of paths and globs to prioritize, in order; nothing runs',
@@ -130,7 +131,7 @@ workload prints goes to stderr. Source and target are names in the store, or pla
       })
     })
     const report = describeConversion(target.name, image)
-    reportConversion(report, {format: undefined, print: line => this.log(line), say})
+    reportConversion(report, {format: flags.format, print: line => this.log(line), say})
     return report
   }
 }
