@@ -44,8 +44,8 @@ async function withToc(change: (entries: TocEntry[]) => TocEntry[], tar = TAR): 
   const layer = await convertTar(tar)
   const {toc, dataEnd} = await openLayer(memoryBlob(layer.bytes), {where: 'the layer'})
   const json = encodeToc(change([...toc.entries]))
-  const {blobBytes} = await estargzCompressor(6).finish(json, dataEnd, codec)
-  const bytes = Buffer.concat([layer.bytes.subarray(0, dataEnd), blobBytes])
+  const {blobPieces} = await estargzCompressor(6).finish(json, dataEnd, codec)
+  const bytes = Buffer.concat([layer.bytes.subarray(0, dataEnd), ...blobPieces])
   const annotations = {[TOC_DIGEST]: digestOf(json)}
   return resealed({bytes, descriptor: {...layer.descriptor, annotations}}, bytes)
 }

@@ -12,10 +12,10 @@ export interface Compressor {
 }
 
 export interface LayerEnding {
-  /** The rest of the blob. */
-  readonly blobBytes: Uint8Array
-  /** What `blobBytes` decompress to: the rest of the layer's tar, which its DiffID covers. */
-  readonly tarBytes: Uint8Array
+  /** The rest of the blob, in pieces. */
+  readonly blobPieces: readonly Uint8Array[]
+  /** What `blobPieces` decompress to: the rest of the layer's tar, which its DiffID covers. */
+  readonly tarPieces: readonly Uint8Array[]
   /** A TOC that is kept outside of the layer: a gzip'ed tar, one layer of the TOC image. */
   readonly detachedToc?: Uint8Array
 }

@@ -69,17 +69,16 @@ export function createLayerWriter({blob, codec, spool, plan}: LayerWriterOptions
     ])
   }
 
-  async function writeEnding({blobBytes, tarBytes}: LayerEnding): Promise<WrittenLayer> {
-    await Promise.all([
-      blob.write(blobBytes),
-      blobDigester.update(blobBytes),
-      diffIdDigester.update(tarBytes),
-    ])
+  async function writeEnding({blobPieces, tarPieces}: LayerEnding): Promise<WrittenLayer> {
+    for (const piece of blobPieces) {
+      await Promise.all([blob.write(piece), blobDigester.update(piece)])
+    }
+    for (const piece of tarPieces) await diffIdDigester.update(piece)
     return {
       digest: digestFromHash(await blobDigester.digest()),
-      size: blobSize + blobBytes.length,
+      size: blobSize + sumOfSizes(blobPieces),
       diffId: digestFromHash(await diffIdDigester.digest()),
-      uncompressedSize: tarSize + tarBytes.length,
+      uncompressedSize: tarSize + sumOfSizes(tarPieces),
     }
   }
 
@@ -91,6 +90,10 @@ export function createLayerWriter({blob, codec, spool, plan}: LayerWriterOptions
     tarSize: () => tarSize,
     memberCount: () => memberCount,
   }
+}
+
+function sumOfSizes(pieces: readonly Uint8Array[]): number {
+  return pieces.reduce((sum, piece) => sum + piece.length, 0)
 }
 
 interface FileDigester {

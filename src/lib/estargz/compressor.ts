@@ -16,9 +16,9 @@ export function estargzCompressor(level: number): Compressor {
     memberKind: 'gzip',
     level,
     async finish(toc, tocOffset, codec) {
-      const tarBytes = tocTar(toc)
-      const member = await compressWhole(tarBytes, level, codec)
-      return {blobBytes: join([member, encodeFooter(tocOffset)]), tarBytes}
+      const tarPieces = tocTar(toc)
+      const member = await compressPieces(tarPieces, level, codec)
+      return {blobPieces: [member, encodeFooter(tocOffset)], tarPieces}
     },
   }
 }
@@ -32,34 +32,44 @@ export function externalTocCompressor(level: number, options: {readonly lossless
     memberKind: 'gzip',
     level,
     async finish(toc, _tocOffset, codec): Promise<LayerEnding> {
-      const detachedToc = await compressWhole(tocTar(toc), level, codec)
-      const tarBytes = options.lossless ? new Uint8Array(0) : END_OF_ARCHIVE
-      const end = options.lossless ? tarBytes : await compressWhole(tarBytes, level, codec)
-      return {blobBytes: join([end, encodeExternalTocFooter()]), tarBytes, detachedToc}
+      const detachedToc = await compressPieces(tocTar(toc), level, codec)
+      const footer = encodeExternalTocFooter()
+      if (options.lossless) return {blobPieces: [footer], tarPieces: [], detachedToc}
+      const end = await compressPieces([END_OF_ARCHIVE], level, codec)
+      return {blobPieces: [end, footer], tarPieces: [END_OF_ARCHIVE], detachedToc}
     },
   }
 }
 
-/** An archive with the TOC as its only file. */
-function tocTar(toc: Uint8Array): Uint8Array {
+/** An archive with the TOC as its only file. In pieces, because a TOC may have a hundred MB. */
+function tocTar(toc: Uint8Array): Uint8Array[] {
   const header = encodeHeaderBlock({name: TOC_NAME, typeflag: '0', size: toc.length})
-  return join([header, toc, new Uint8Array(blockAligned(toc.length) - toc.length), END_OF_ARCHIVE])
+  const padding = new Uint8Array(blockAligned(toc.length) - toc.length)
+  return [header, toc, padding, END_OF_ARCHIVE]
 }
 
-async function compressWhole(bytes: Uint8Array, level: number, codec: BulkCodec): Promise<Uint8Array> {
+/** One member of all pieces; the largest is handed over without a copy, as if it were a spool. */
+async function compressPieces(
+  pieces: readonly Uint8Array[],
+  level: number,
+  codec: BulkCodec,
+): Promise<Uint8Array> {
+  const largest = pieces.reduce((left, right) => (right.length > left.length ? right : left))
+  const literals = join(pieces.filter(piece => piece !== largest))
+  let literalsAt = 0
+  const offsets = pieces.map(piece => {
+    if (piece === largest) return 0
+    literalsAt += piece.length
+    return -1 - (literalsAt - piece.length)
+  })
   const members = {
-    literals: bytes,
-    offsets: Float64Array.of(-1),
-    sizes: Float64Array.of(bytes.length),
-    counts: Uint32Array.of(1),
+    literals,
+    offsets: Float64Array.from(offsets),
+    sizes: Float64Array.from(pieces, piece => piece.length),
+    counts: Uint32Array.of(pieces.length),
   }
-  const compressed = await codec.compressMembers(
-    'gzip',
-    level,
-    {size: 0, storage: new Uint8Array(0)},
-    members,
-  )
-  return compressed.bytes
+  const spool = {size: largest.length, storage: largest}
+  return (await codec.compressMembers('gzip', level, spool, members)).bytes
 }
 
 function join(parts: readonly Uint8Array[]): Uint8Array {

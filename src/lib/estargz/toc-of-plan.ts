@@ -20,8 +20,12 @@ export interface PlacedUnits {
 export const HASH_SIZE = 32
 const EMPTY_DIGEST = 'sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855'
 
-/** The entries of the TOC, made one by one because a layer may have a million. */
-export function* tocOfPlan(plan: LayerPlan, chunkSize: number, placed: PlacedUnits): Generator<TocEntry> {
+/** The entries of the TOC, made anew each time they are gone through, because a layer may have a million. */
+export function tocOfPlan(plan: LayerPlan, chunkSize: number, placed: PlacedUnits): Iterable<TocEntry> {
+  return {[Symbol.iterator]: () => generateToc(plan, chunkSize, placed)}
+}
+
+function* generateToc(plan: LayerPlan, chunkSize: number, placed: PlacedUnits): Generator<TocEntry> {
   const userNames = new Map<number, string>()
   const groupNames = new Map<number, string>()
   for (const planned of plan.entries) {

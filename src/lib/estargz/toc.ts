@@ -67,27 +67,28 @@ const KEYS = [
 /** Numbers that can be negative in a valid tar; all others are sizes and offsets. */
 const SIGNED_KEYS: readonly string[] = ['uid', 'gid', 'mode']
 
-/** How many entries become text at a time, to keep strings and garbage small. */
-const ENTRIES_PER_PIECE = 4096
-
-/** The TOC's JSON. */
+/**
+ * The TOC's JSON. `entries` are gone through twice, to find its size and then to write it: a TOC may have a hundred MB,
+ * of which we want to hold one copy.
+ */
 export function encodeToc(entries: Iterable<TocEntry>): Uint8Array {
   const encoder = new TextEncoder()
-  const pieces: Uint8Array[] = []
-  let texts: string[] = []
-  let count = 0
-  const flush = () => {
-    pieces.push(encoder.encode(texts.join('')))
-    texts = []
-  }
-  texts.push('{\n\t"version": 1,\n\t"entries": [')
+  let size = 0
+  for (const text of tocTexts(entries)) size += Buffer.byteLength(text)
+  const bytes = new Uint8Array(size)
+  let at = 0
+  for (const text of tocTexts(entries)) at += encoder.encodeInto(text, bytes.subarray(at)).written
+  return bytes
+}
+
+function* tocTexts(entries: Iterable<TocEntry>): Generator<string> {
+  yield '{\n\t"version": 1,\n\t"entries": ['
+  let separator = '\n\t\t'
   for (const entry of entries) {
-    texts.push(count++ > 0 ? ',\n\t\t' : '\n\t\t', encodeEntry(entry))
-    if (texts.length >= ENTRIES_PER_PIECE) flush()
+    yield separator + encodeEntry(entry)
+    separator = ',\n\t\t'
   }
-  texts.push(count > 0 ? '\n\t]\n}' : ']\n}')
-  flush()
-  return concat(pieces)
+  yield separator.startsWith(',') ? '\n\t]\n}' : ']\n}'
 }
 
 function encodeEntry(entry: TocEntry): string {
@@ -156,16 +157,4 @@ function parseEntry(value: unknown, where: string): TocEntry {
 
 function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
-}
-
-function concat(pieces: readonly Uint8Array[]): Uint8Array {
-  const [only] = pieces
-  if (pieces.length === 1 && only) return only
-  const bytes = new Uint8Array(pieces.reduce((sum, piece) => sum + piece.length, 0))
-  let at = 0
-  for (const piece of pieces) {
-    bytes.set(piece, at)
-    at += piece.length
-  }
-  return bytes
 }

@@ -45,10 +45,9 @@ export function parseHeaderBlock(block: Uint8Array, where: string): HeaderBlock 
   checkChecksum(block, where)
   const number = (offset: number, size: number, field: string) =>
     parseNumber(block.subarray(offset, offset + size), field, where)
-  const magic = latin1(block.subarray(257, 265))
-  const isUstar = magic.startsWith('ustar\0')
-  const isGnu = magic === 'ustar  \0'
-  const isStar = isUstar && latin1(block.subarray(508, 512)) === 'tar\0'
+  const isUstar = hasText(block, 257, 'ustar\0')
+  const isGnu = hasText(block, 257, 'ustar  \0')
+  const isStar = isUstar && hasText(block, 508, 'tar\0')
   const prefix = isUstar ? text(block, 345, isStar ? 131 : 155) : ''
   const name = text(block, 0, 100)
   return {
@@ -131,13 +130,24 @@ function parseBase256(field: Uint8Array): number | undefined {
   return Number.isSafeInteger(number) ? number : undefined
 }
 
+const SPACE = 0x20
+const ZERO = 0x30
+const SEVEN = 0x37
+
 /** Octal digits between spaces and NULs; an empty field is 0, as every tar reads it. */
 function parseOctal(field: Uint8Array): number | undefined {
-  const digits = latin1(field).replace(/^[ \0]+|[ \0]+$/g, '')
-  const end = digits.indexOf('\0')
-  const octal = end < 0 ? digits : digits.slice(0, end)
-  if (octal === '') return 0
-  return /^[0-7]+$/.test(octal) ? Number.parseInt(octal, 8) : undefined
+  const isFiller = (byte: number | undefined) => byte === SPACE || byte === 0
+  let at = 0
+  let end = field.length
+  while (at < end && isFiller(field[at])) at++
+  while (end > at && isFiller(field[end - 1])) end--
+  let value = 0
+  for (; at < end && field[at] !== 0; at++) {
+    const digit = field[at]!
+    if (digit < ZERO || digit > SEVEN) return undefined
+    value = value * 8 + (digit - ZERO)
+  }
+  return value
 }
 
 /** A text field ends at its first NUL, or at its size. */
@@ -151,6 +161,9 @@ export function untilNul(bytes: Uint8Array): Uint8Array {
   return end < 0 ? bytes : bytes.subarray(0, end)
 }
 
-function latin1(bytes: Uint8Array): string {
-  return String.fromCharCode(...bytes)
+function hasText(block: Uint8Array, offset: number, expected: string): boolean {
+  for (let index = 0; index < expected.length; index++) {
+    if (block[offset + index] !== expected.charCodeAt(index)) return false
+  }
+  return true
 }
