@@ -92,6 +92,15 @@ export const userFlag = {user: Flags.string({...credentials, char: 'u', aliases:
 /** Credentials, where `--user` is the workload's user. */
 export const credsFlag = {creds: Flags.string({...credentials, char: 'u'})}
 
+/** Where containerd keeps unpacked layers. */
+export const snapshotterFlag = {
+  snapshotter: Flags.string({
+    description: 'with containerd, the snapshotter of unpacked layers',
+    env: 'CONTAINERD_SNAPSHOTTER',
+    default: 'overlayfs',
+  }),
+}
+
 /** Which platforms of an image are meant. */
 export const platformFlags = {
   platform: Flags.string({

@@ -1,6 +1,6 @@
 import * as Flags from '@oclif/core/flags'
 import {BaseCommand, word} from '../../base-command.ts'
-import {platformFlags, progressFlags, registryFlags, userFlag} from '../../cli/flags.ts'
+import {platformFlags, progressFlags, registryFlags, snapshotterFlag, userFlag} from '../../cli/flags.ts'
 import {platformsFrom} from '../../cli/platforms.ts'
 
 export default class ImagePull extends BaseCommand {
@@ -19,6 +19,12 @@ export default class ImagePull extends BaseCommand {
       multiple: true,
       multipleNonGreedy: true,
     }),
+    ...snapshotterFlag,
+    unpack: Flags.boolean({
+      description: 'with containerd, unpack the layers into snapshots, ready to run',
+      default: true,
+      allowNo: true,
+    }),
     ...progressFlags,
     ...registryFlags,
     ...userFlag,
@@ -34,13 +40,16 @@ export default class ImagePull extends BaseCommand {
     await using session = await this.openSession({...flags, creds: flags.user})
     await using source = await session.source({transport: 'docker', reference: ref})
     await using target = await session.target({transport: 'store', name: ref})
-    const {root, ...bytes} = await session.watch(onProgress =>
-      copyImage(source, target, {platforms, index: 'sparse', onProgress, signal: session.signal}),
-    )
-    if (Object.keys(labels).length > 0) {
-      const store = await session.store()
-      await store.images.put(target.name, root, {labels, signal: session.signal})
-    }
+    const store = await session.store()
+    const {isContainerdStore} = await import('../../lib/containerd/store.ts')
+    const {signal} = session
+    const {root, ...bytes} = await session.watch(async onProgress => {
+      const options = {platforms, index: 'sparse', onProgress, signal} as const
+      if (!flags.unpack || !isContainerdStore(store)) return copyImage(source, target, options)
+      const {copyAndUnpack} = await import('../../cli/unpacking.ts')
+      return copyAndUnpack(source, target, {...options, store, snapshotter: flags.snapshotter})
+    })
+    if (Object.keys(labels).length > 0) await store.images.put(target.name, root, {labels, signal})
     this.log(root.digest)
     return {name: target.name, digest: root.digest, ...bytes}
   }

@@ -15,6 +15,11 @@ export interface ContainerdStore extends Store {
   readonly session: SessionLease
 }
 
+/** Whether a store is containerd's. */
+export function isContainerdStore(store: Store): store is ContainerdStore {
+  return store.kind === 'containerd' && 'client' in store
+}
+
 /** Connects to containerd and opens a namespace of it as a store; throws as `connectContainerd`. */
 export async function openContainerdStore(options: ConnectOptions = {}): Promise<ContainerdStore> {
   return createContainerdStore(await connectContainerd(options))

@@ -22,6 +22,8 @@ export interface CopyImageOptions extends CallOptions {
    * of what was copied (what a registry or an archive can hold).
    */
   readonly index: 'sparse' | 'reduced'
+  /** Told what is going to be copied, before it is. */
+  readonly onTree?: ((tree: ImageTree) => void) | undefined
   readonly onProgress?: ProgressSink | undefined
 }
 
@@ -39,6 +41,7 @@ export async function copyImage(
   options: CopyImageOptions,
 ): Promise<CopiedImage> {
   const tree = await readImageTree(source.content, await source.resolve(options), options.platforms, options)
+  options.onTree?.(tree)
   const tally = {copiedBytes: 0, presentBytes: 0}
   await copyManifests(source.content, target.content, tree.manifests, tally, options)
   const root = await copyRoot(source.content, target.content, tree, options)
