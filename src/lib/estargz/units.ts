@@ -2,7 +2,7 @@
 // that follow it. Members are made of whole units, so a chunk never spans two.
 //
 // Headers stand behind the chunk before them, as in the reference's layers, rather than in members of their own: those
-// would cost a gzip frame (~30 bytes) more per file and lose the similarity of neighbouring headers.
+// make real layers 0.4 to 0.8 % larger (a gzip frame per file, and neighbouring headers no longer help each other).
 
 import type {PieceLists} from '../compression/codec.ts'
 
