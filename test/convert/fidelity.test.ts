@@ -30,7 +30,7 @@ function describeTree(root: string): string {
   const script = `find . -printf '%p %y %m %U %G %T@ %s %l %n\\n' | sort
     find . -type f | sort | xargs -d '\\n' sha256sum
     find . \\( -type b -o -type c \\) | sort | xargs -r stat -c '%n %t %T'
-    getfattr -R -h -d -m - . 2>/dev/null | cat`
+    getfattr -R -h -d -m - -e hex .`
   return execFileSync('sh', ['-c', script], {cwd: root, encoding: 'utf8'})
 }
 
@@ -54,36 +54,40 @@ async function unpack(tar: Uint8Array, excluded: readonly string[] = []): Promis
 
 const ADDED = ['.no.prefetch.landmark', '.prefetch.landmark', 'stargz.index.json']
 
-describeWith(['root', 'tar', 'find'], 'GNU tar unpacks a converted layer to the tree of its source', () => {
-  const capability = Buffer.from('0100000200200000000000000000000000000000', 'hex')
-  const tar = archive(
-    member({name: './', typeflag: '5', mode: 0o755, mtime: 1e9}),
-    member({name: './d/', typeflag: '5', mode: 0o1777, uid: 3, gid: 4, mtime: 1e9}),
-    pax({'SCHILY.xattr.security.capability': capability, mtime: '1600000000.123456789'}),
-    member({name: './d/cap', mode: 0o755}, 'has a capability'),
-    pax({uid: '4000000', gid: '5000000', 'SCHILY.xattr.trusted.overlay.opaque': 'y'}),
-    member({name: './big-owner'}, 'x'.repeat(1000)),
-    member({name: './hard', typeflag: '1', linkName: './d/cap'}),
-    member({name: './sym', typeflag: '2', linkName: 'nowhere', mode: 0o777, mtime: 5}),
-    member({name: './setuid', mode: 0o6755, uid: 1}, 's'),
-    member({name: './null', typeflag: '3', devMajor: 1, devMinor: 3, mode: 0o666}),
-    member({name: './loop', typeflag: '4', devMajor: 7, devMinor: 0}),
-    member({name: './pipe', typeflag: '6'}),
-    gnuLong('L', `./d/${'long-name-'.repeat(20)}`),
-    member({name: 'cut', format: 'gnu'}, 'long'),
-    member({name: Buffer.from([0x2e, 0x2f, 0xff, 0xfe])}, 'not UTF-8'),
-  )
-  it.each(VARIANTS)('%s', async (_, options) => {
-    const source = describeTree(await unpack(tar))
-    const layer = await convertTar(tar, options)
-    expect(describeTree(await unpack(layer.tar, ADDED))).toBe(source)
-  })
-  it('in another order', async () => {
-    const source = describeTree(await unpack(tar))
-    const layer = await convertTar(tar, {prioritizedPaths: ['setuid', 'hard', 'd']})
-    expect(describeTree(await unpack(layer.tar, ADDED))).toBe(source)
-  })
-})
+describeWith(
+  ['root', 'tar', 'getfattr'],
+  'GNU tar unpacks a converted layer to the tree of its source',
+  () => {
+    const capability = Buffer.from('0100000200200000000000000000000000000000', 'hex')
+    const tar = archive(
+      member({name: './', typeflag: '5', mode: 0o755, mtime: 1e9}),
+      member({name: './d/', typeflag: '5', mode: 0o1777, uid: 3, gid: 4, mtime: 1e9}),
+      pax({'SCHILY.xattr.security.capability': capability, mtime: '1600000000.123456789'}),
+      member({name: './d/cap', mode: 0o755}, 'has a capability'),
+      pax({uid: '4000000', gid: '5000000', 'SCHILY.xattr.trusted.overlay.opaque': 'y'}),
+      member({name: './big-owner'}, 'x'.repeat(1000)),
+      member({name: './hard', typeflag: '1', linkName: './d/cap'}),
+      member({name: './sym', typeflag: '2', linkName: 'nowhere', mode: 0o777, mtime: 5}),
+      member({name: './setuid', mode: 0o6755, uid: 1}, 's'),
+      member({name: './null', typeflag: '3', devMajor: 1, devMinor: 3, mode: 0o666}),
+      member({name: './loop', typeflag: '4', devMajor: 7, devMinor: 0}),
+      member({name: './pipe', typeflag: '6'}),
+      gnuLong('L', `./d/${'long-name-'.repeat(20)}`),
+      member({name: 'cut', format: 'gnu'}, 'long'),
+      member({name: Buffer.from([0x2e, 0x2f, 0xff, 0xfe])}, 'not UTF-8'),
+    )
+    it.each(VARIANTS)('%s', async (_, options) => {
+      const source = describeTree(await unpack(tar))
+      const layer = await convertTar(tar, options)
+      expect(describeTree(await unpack(layer.tar, ADDED))).toBe(source)
+    })
+    it('in another order', async () => {
+      const source = describeTree(await unpack(tar))
+      const layer = await convertTar(tar, {prioritizedPaths: ['setuid', 'hard', 'd']})
+      expect(describeTree(await unpack(layer.tar, ADDED))).toBe(source)
+    })
+  },
+)
 
 it('layers of random trees are sound, and hold the same files, whatever the options', async () => {
   let state = 42
