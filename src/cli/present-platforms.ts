@@ -1,5 +1,6 @@
-// Which platforms to take out of a store that may hold some of an image's platforms only.
+// What of an image is in a store, which may hold some of its platforms only, and where that came from.
 
+import {knownSources} from '../lib/convert/distribution-source.ts'
 import type {PlatformSelection} from '../lib/convert/image-tree.ts'
 import type {CallOptions} from '../lib/oci/content-store.ts'
 import type {ImageSource} from '../lib/oci/image-store.ts'
@@ -21,4 +22,15 @@ export async function presentPlatforms(
   if (summaries.every(({manifest}) => manifest !== undefined)) return 'all'
   const present = platformsOf(summaries)
   return present.length === 0 ? 'all' : present.map(parsePlatform)
+}
+
+/** References to the repositories of `reference`'s registry that may have the layers of an image already. */
+export async function sourcesOf(
+  source: ImageSource,
+  reference: string,
+  options: CallOptions,
+): Promise<string[]> {
+  const summaries = await summarizeImage(source.content, await source.resolve(options), options)
+  const layers = summaries.flatMap(({manifest}) => manifest?.layers ?? [])
+  return knownSources(source.content, layers, reference, options)
 }

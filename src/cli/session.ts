@@ -4,11 +4,11 @@ import {CodedError} from '../lib/errors/coded-error.ts'
 import type {ProgressSink} from '../lib/io/progress.ts'
 import type {ImageSource, ImageTarget, Store} from '../lib/oci/image-store.ts'
 import type {ImageLocation} from '../lib/transport/image-location.ts'
-import type {TransportContext} from '../lib/transport/open-image.ts'
 import {interruptSignal} from './interrupts.ts'
 import {openProgressView} from './progress.ts'
 import type {RegistryFlags} from './registry.ts'
 import {dataDirectory, memoryDirectory, openStore} from './stores.ts'
+import type {Transports} from './transports.ts'
 
 /** Parsed flags that a session looks at; commands without a group of flags leave it out. */
 export interface SessionFlags extends RegistryFlags {
@@ -33,6 +33,8 @@ export interface Session extends AsyncDisposable {
   source(location: string | ImageLocation): Promise<ImageSource>
   /** The place for an image that a person names; the caller disposes it. */
   target(location: string | ImageLocation): Promise<ImageTarget>
+  /** Says where else on its registry the blobs of a target may be: from there they need not travel. */
+  mountFrom(references: readonly string[]): Promise<void>
   /** Runs `work` while its progress is shown. */
   watch<Result>(work: (onProgress: ProgressSink) => Promise<Result>): Promise<Result>
   /** A directory of the user's for what may be forgotten; undefined where there is no home. */
@@ -65,7 +67,7 @@ export async function openSession(flags: SessionFlags, userAgent: string): Promi
     const found = await store()
     return found.kind === 'containerd' ? found : open('containerd')
   })
-  const context = once(async (): Promise<TransportContext> => {
+  const context = once(async (): Promise<Transports> => {
     const {createTransports} = await import('./transports.ts')
     const transports = createTransports({flags, userAgent, signal, store, containerdStore, say})
     opened.push(transports)
@@ -84,6 +86,10 @@ export async function openSession(flags: SessionFlags, userAgent: string): Promi
     async target(location) {
       const {openImageTarget} = await import('../lib/transport/open-image.ts')
       return openImageTarget(await locate(location), await context())
+    },
+    async mountFrom(references) {
+      const {mountFrom} = await context()
+      mountFrom.push(...references)
     },
     async watch(work) {
       const mode = flags.quiet ? 'none' : (flags.progress ?? 'auto')

@@ -16,7 +16,12 @@ export interface TransportSettings {
 }
 
 /** Transports, and what they hold open. */
-export function createTransports(settings: TransportSettings): TransportContext & AsyncDisposable {
+export interface Transports extends TransportContext, AsyncDisposable {
+  /** References whose blobs a registry target may mount; what is added counts for targets opened later. */
+  readonly mountFrom: string[]
+}
+
+export function createTransports(settings: TransportSettings): Transports {
   const {signal, store, containerdStore} = settings
   let opened: Promise<Registry> | undefined
   const openRegistry = () => (opened ??= openRegistryFor(settings))
@@ -26,6 +31,7 @@ export function createTransports(settings: TransportSettings): TransportContext 
     signal,
     store,
     containerdStore,
+    mountFrom,
     registry: {
       source: async reference => {
         const registry = await openRegistry()

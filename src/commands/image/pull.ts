@@ -36,10 +36,12 @@ export default class ImagePull extends BaseCommand {
     const {parseLabels} = await import('../../cli/labels.ts')
     const labels = parseLabels(flags.label ?? [])
     const {copyImage} = await import('../../lib/convert/copy-image.ts')
+    const {labelledTarget} = await import('../../lib/convert/distribution-source.ts')
     const ref = args.ref.replace(/^docker:\/\//, '')
     await using session = await this.openSession({...flags, creds: flags.user})
     await using source = await session.source({transport: 'docker', reference: ref})
-    await using target = await session.target({transport: 'store', name: ref})
+    await using place = await session.target({transport: 'store', name: ref})
+    const target = labelledTarget(place, ref)
     const store = await session.store()
     const {isContainerdStore} = await import('../../lib/containerd/store.ts')
     const {signal} = session

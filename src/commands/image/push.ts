@@ -20,12 +20,13 @@ export default class ImagePush extends BaseCommand {
   async run(): Promise<{name: string; digest: string; copiedBytes: number; presentBytes: number}> {
     const {args, flags} = await this.parse(ImagePush)
     const remote = args.remote.replace(/^docker:\/\//, '')
-    const {presentPlatforms} = await import('../../cli/present-platforms.ts')
+    const {presentPlatforms, sourcesOf} = await import('../../cli/present-platforms.ts')
     const {copyImage} = await import('../../lib/convert/copy-image.ts')
     await using session = await this.openSession({...flags, creds: flags.user})
     await using source = await session.source(args.local ?? remote)
-    await using target = await session.target({transport: 'docker', reference: remote})
     const platforms = await presentPlatforms(source, flags, session)
+    await session.mountFrom(await sourcesOf(source, remote, session))
+    await using target = await session.target({transport: 'docker', reference: remote})
     const {root, ...bytes} = await session.watch(onProgress =>
       copyImage(source, target, {platforms, index: 'reduced', onProgress, signal: session.signal}),
     )
