@@ -3,6 +3,8 @@
 
 import {mkdir, writeFile} from 'node:fs/promises'
 import {join} from 'node:path'
+import {setTimeout} from 'node:timers/promises'
+import {CodedError} from '../errors/coded-error.ts'
 import type {ProgressSink} from '../io/progress.ts'
 import type {CallOptions, ContentStore} from '../oci/content-store.ts'
 import type {Digest} from '../oci/digest.ts'
@@ -75,7 +77,9 @@ export interface Profile {
   readonly layers: readonly (readonly string[])[]
   /** The same in the order of access across layers: what `--record-out` writes. */
   readonly record: readonly RecordEntry[]
-  readonly stopped: StopReason
+  readonly stopped: Exclude<StopReason, 'aborted'>
+  /** How long the workload ran. */
+  readonly durationMs: number
   /** Of a workload that ended by itself. */
   readonly exitCode: number | undefined
   /** For people: what may have made the profile incomplete. */
@@ -93,11 +97,11 @@ const STOP_GRACE_MS = 5000
  */
 export async function profileImage(image: ProfiledImage, options: ProfileOptions): Promise<Profile> {
   const {adapters} = options
-  await using sandbox = await makeSandboxDirectory(options.sandboxRoot, async directory => {
-    await adapters.removeContainers(directory)
-    await adapters.removeNetworks(directory)
-    await adapters.unmountBelow(directory)
-  })
+  await using sandbox = await makeSandboxDirectory(options.sandboxRoot, [
+    adapters.removeContainers,
+    adapters.removeNetworks,
+    adapters.unmountBelow,
+  ])
   options.onProgress?.({id: 'profile', label: 'workload', phase: 'running', note: 'unpacking'})
   const files = join(sandbox.path, 'files')
   await mkdir(files)
@@ -107,7 +111,7 @@ export async function profileImage(image: ProfiledImage, options: ProfileOptions
   options.onProgress?.({id: 'profile', label: 'workload', phase: 'running', note: 'running'})
   const run = await runWorkload(spec, image.config.config?.StopSignal, sandbox, options)
   const trace = await tracer.finish()
-  const profile = profileOf(image, rootfs, trace, run, options)
+  const profile = profileOf(image, {rootfs, trace, run, mounts: spec.mounts}, options)
   const note = `${profile.record.length} files read`
   options.onProgress?.({id: 'profile', label: 'workload', phase: 'done', note})
   return profile
@@ -158,8 +162,9 @@ async function prepareFiles(sandbox: SandboxDirectory, options: ProfileOptions):
 }
 
 interface WorkloadRun {
-  readonly stopped: StopReason
+  readonly stopped: Profile['stopped']
   readonly exitCode: number | undefined
+  readonly durationMs: number
 }
 
 async function runWorkload(
@@ -169,63 +174,73 @@ async function runWorkload(
   options: ProfileOptions,
 ): Promise<WorkloadRun> {
   const {adapters, workload} = options
-  const stop = stopWhen(options)
-  try {
-    const container = await adapters.startContainer({
-      directory: sandbox.path,
-      id: sandbox.id,
-      spec,
-      stdin: workload.stdin,
-      stdout: workload.stdout,
-      stderr: workload.stderr,
-      onStdout: stop.onStdout,
-    })
-    const exited = container.exited.then(({exitCode}) => ({stopped: 'exited' as const, exitCode}))
-    const first = await Promise.race([exited, stop.reason.then(stopped => ({stopped, exitCode: undefined}))])
-    if (first.stopped !== 'exited') await stopContainer(container, stopSignalName ?? 'KILL')
-    options.signal?.throwIfAborted()
-    return first
-  } finally {
-    stop.cancel()
-  }
+  using stop = stopWhen(options)
+  const startedAt = performance.now()
+  const container = await adapters.startContainer({
+    directory: sandbox.path,
+    id: sandbox.id,
+    spec,
+    stdin: workload.stdin,
+    stdout: workload.stdout,
+    stderr: workload.stderr,
+    onStdout: stop.onStdout,
+  })
+  const exited = container.exited.then(({exitCode}) => ({stopped: 'exited' as const, exitCode}))
+  const first = await Promise.race([exited, stop.reason.then(stopped => ({stopped, exitCode: undefined}))])
+  const durationMs = Math.round(performance.now() - startedAt)
+  if (first.stopped === 'aborted') await container.killAll()
+  else if (first.stopped !== 'exited') await stopContainer(container, stopSignalName || 'KILL')
+  options.signal?.throwIfAborted()
+  if (first.stopped === 'aborted') throw new CodedError('cancelled', 'Cannot go on profiling: it was aborted')
+  return {...first, stopped: first.stopped, durationMs}
 }
 
+/** Asks the workload to end, and kills it when it does not. */
 async function stopContainer(container: RunningContainer, signalName: string): Promise<void> {
-  const exited = container.exited.then(
-    () => true,
-    () => true,
-  )
   await container.kill(signalName)
-  let timer: NodeJS.Timeout | undefined
-  const grace = new Promise<boolean>(resolve => {
-    timer = setTimeout(() => resolve(false), STOP_GRACE_MS)
-  })
-  const obeyed = await Promise.race([exited, grace])
-  clearTimeout(timer)
-  if (!obeyed) await container.killAll()
+  const grace = new AbortController()
+  const patience = setTimeout(STOP_GRACE_MS, 'late', {signal: grace.signal}).catch(() => undefined)
   // A workload that could not be started at all is an error, whatever stopped the waiting for it.
+  const late = await Promise.race([container.exited, patience])
+  grace.abort()
+  if (late !== 'late') return
+  await container.killAll()
   await container.exited
 }
 
-function profileOf(
-  image: ProfiledImage,
-  rootfs: ImageRootfs,
-  trace: Trace,
-  run: WorkloadRun,
-  options: ProfileOptions,
-): Profile {
+interface Findings {
+  readonly rootfs: ImageRootfs
+  readonly trace: Trace
+  readonly run: WorkloadRun
+  readonly mounts: readonly SpecMount[]
+}
+
+function profileOf(image: ProfiledImage, findings: Findings, options: ProfileOptions): Profile {
+  const {rootfs, trace, run, mounts} = findings
   const map = mapLayers(rootfs.layers)
-  const layers = rootfs.layers.map((): string[] => [])
+  const layers = rootfs.layers.map(() => new Set<string>())
   const record: RecordEntry[] = []
-  for (const path of trace.paths) {
-    const clean = cleanPath(path)
-    const file = clean === undefined ? undefined : map.locate(clean)
-    // What the workload wrote itself is in no layer.
-    if (!file) continue
-    layers[file.layerIndex]!.push(file.name)
+  for (const path of trace.paths.map(cleanPath)) {
+    const file = path === undefined || isMountedOver(path, mounts) ? undefined : map.locate(path)
+    // What the workload wrote itself is in no layer. A file that it changed is traced again as its copy.
+    if (!file || layers[file.layerIndex]!.has(file.name)) continue
+    layers[file.layerIndex]!.add(file.name)
     record.push({path: file.name, manifestDigest: image.manifestDigest, layerIndex: file.layerIndex})
   }
-  return {layers, record, ...run, warnings: warningsOf(trace, run, record.length, options)}
+  return {
+    layers: layers.map(names => [...names]),
+    record,
+    ...run,
+    warnings: warningsOf(trace, run, record.length, options),
+  }
+}
+
+/** runc opens the image's own file when it mounts over it; the workload sees what is mounted there. */
+function isMountedOver(path: string, mounts: readonly SpecMount[]): boolean {
+  return mounts.some(({destination}) => {
+    const point = cleanPath(destination)
+    return point !== undefined && (path === point || path.startsWith(`${point}/`))
+  })
 }
 
 function warningsOf(trace: Trace, run: WorkloadRun, files: number, options: ProfileOptions): string[] {

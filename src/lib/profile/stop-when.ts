@@ -12,12 +12,11 @@ export interface StopConditions {
   readonly signal?: AbortSignal | undefined
 }
 
-export interface StopWatch {
-  /** Resolves when the workload should be stopped; never rejects, and stays pending after `cancel`. */
+export interface StopWatch extends Disposable {
+  /** Resolves when the workload should be stopped; never rejects, and stays pending once disposed. */
   readonly reason: Promise<Exclude<StopReason, 'exited'>>
   /** Shown what the workload prints, in pieces of any size. */
   onStdout(bytes: Uint8Array): void
-  cancel(): void
 }
 
 /** A line longer than this is looked at in parts, characters: output without line ends must not fill memory. */
@@ -50,7 +49,7 @@ export function stopWhen(conditions: StopConditions): StopWatch {
         else if (line.length > MAX_LINE) line = line.slice(-waitOnLine.length)
       }
     },
-    cancel: () => {
+    [Symbol.dispose]: () => {
       clearTimeout(timer)
       stopSignal?.removeEventListener('abort', onStop)
       signal?.removeEventListener('abort', onAbort)

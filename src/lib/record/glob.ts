@@ -133,8 +133,7 @@ class Compiler {
       }
       ranges.push([low.codePointAt(0)!, high.codePointAt(0)!])
     }
-    return point =>
-      point !== SLASH && ranges.some(([low, high]) => low <= point && point <= high) !== negated
+    return point => point !== SLASH && ranges.some(([low, high]) => low <= point && point <= high) !== negated
   }
 
   #quoted(): string {
@@ -165,7 +164,10 @@ class Compiler {
   }
 
   #invalid(problem: string): CodedError {
-    return new CodedError('invalid-argument', `Cannot parse the pattern ${JSON.stringify(this.#pattern)}: ${problem}`)
+    return new CodedError(
+      'invalid-argument',
+      `Cannot parse the pattern ${JSON.stringify(this.#pattern)}: ${problem}`,
+    )
   }
 }
 

@@ -35,7 +35,10 @@ export function parsePrefetchList(text: string, where: string): PrefetchPattern[
   }
   const patterns: PrefetchPattern[] = []
   let globs = 0
-  for (const [index, raw] of text.replace(/^\uFEFF/, '').split('\n').entries()) {
+  for (const [index, raw] of text
+    .replace(/^\uFEFF/, '')
+    .split('\n')
+    .entries()) {
     const content = raw.trim()
     if (content === '' || content.startsWith('#')) continue
     const line = index + 1
@@ -87,5 +90,8 @@ function compileAt(pattern: string, where: string, line: number): Glob {
 }
 
 function malformed(where: string, line: number, problem: string): CodedError {
-  return new CodedError('invalid-argument', `Cannot parse line ${line} of the prefetch list ${where}: ${problem}`)
+  return new CodedError(
+    'invalid-argument',
+    `Cannot parse line ${line} of the prefetch list ${where}: ${problem}`,
+  )
 }

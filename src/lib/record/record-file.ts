@@ -63,7 +63,9 @@ function decodeText(bytes: Uint8Array, where: string): string {
   try {
     return new TextDecoder('utf-8', {fatal: true}).decode(bytes)
   } catch (cause) {
-    throw new CodedError('invalid-argument', `Cannot parse the record ${where}: it is not UTF-8 text`, {cause})
+    throw new CodedError('invalid-argument', `Cannot parse the record ${where}: it is not UTF-8 text`, {
+      cause,
+    })
   }
 }
 
@@ -89,8 +91,7 @@ function* splitObjects(text: string, where: string): Generator<{json: string; li
       }
     } else if (depth > 0 && char === '}') {
       if (--depth === 0) yield {json: text.slice(start, index + 1), line: startLine}
-    } else if (depth === 0 && !/[\s\u001e]/.test(char)) {
-      // U+001E separates the objects of RFC 7464 JSON text sequences; nothing else may stand between them.
+    } else if (depth === 0 && !/\s/.test(char)) {
       throw malformed(where, line, `expected a JSON object, found ${JSON.stringify(char)}`)
     }
   }
@@ -102,15 +103,23 @@ function parseEntry(json: string, where: string, line: number): RecordEntry {
   try {
     value = JSON.parse(json) as Record<string, unknown>
   } catch (cause) {
-    throw new CodedError('invalid-argument', `Cannot parse line ${line} of the record ${where} as JSON`, {cause})
+    throw new CodedError('invalid-argument', `Cannot parse line ${line} of the record ${where} as JSON`, {
+      cause,
+    })
   }
   const {path, manifestDigest, layerIndex} = value
   if (typeof path !== 'string' || path.length > MAX_PATH_LENGTH) {
     throw malformed(where, line, `"path" is not a string of at most ${MAX_PATH_LENGTH} characters`)
   }
   const clean = cleanPath(path)
-  if (clean === undefined) throw malformed(where, line, `"path" names no file inside an image: ${JSON.stringify(path)}`)
-  if (manifestDigest !== undefined && manifestDigest !== null && manifestDigest !== '' && !isDigest(manifestDigest)) {
+  if (clean === undefined)
+    throw malformed(where, line, `"path" names no file inside an image: ${JSON.stringify(path)}`)
+  if (
+    manifestDigest !== undefined &&
+    manifestDigest !== null &&
+    manifestDigest !== '' &&
+    !isDigest(manifestDigest)
+  ) {
     throw malformed(where, line, `"manifestDigest" is no sha256 digest: ${JSON.stringify(manifestDigest)}`)
   }
   if (layerIndex !== undefined && layerIndex !== null && !isLayerIndex(layerIndex)) {

@@ -3,6 +3,8 @@
 
 import {chmod, type FileHandle, lchown, link, mkdir, open, symlink} from 'node:fs/promises'
 import {join} from 'node:path'
+import {CodedError} from '../errors/coded-error.ts'
+import {encodeByteText} from '../io/byte-text.ts'
 import {makeNode, setTimes, setXattr} from '../native/system-calls.ts'
 import type {CallOptions} from '../oci/content-store.ts'
 import type {DirectoryNode, FileNode} from '../vfs/file-tree.ts'
@@ -14,7 +16,6 @@ const COPY_SIZE = 1 << 20
 
 /**
  * Makes the tree `root`, whose data is in the file `tar`, in the empty directory `target`. Needs root.
- * Names that are not UTF-8 are unpacked with their escapes as text: only the EROFS mount shows their bytes.
  */
 export async function extractTree(
   root: DirectoryNode,
@@ -39,12 +40,12 @@ async function extractDirectory(
     const childPath = join(path, name)
     const first = made.get(node)
     if (first !== undefined) {
-      await link(first, childPath)
+      await link(bytesOf(first), bytesOf(childPath))
       continue
     }
     made.set(node, childPath)
     if (node.type === 'dir') {
-      await mkdir(childPath, {mode: 0o700})
+      await mkdir(bytesOf(childPath), {mode: 0o700})
       await extractDirectory(node, source, childPath, made, options)
     } else {
       await extractFile(node, source, childPath)
@@ -64,7 +65,7 @@ async function extractFile(
     case 'reg':
       return copyData(node, source, path)
     case 'symlink':
-      return symlink(node.linkName, path)
+      return symlink(bytesOf(node.linkName), bytesOf(path))
     default:
       makeNode(path, NODE_TYPES[node.type] | 0o600, node.devMajor, node.devMinor)
   }
@@ -75,11 +76,13 @@ async function copyData(
   source: FileHandle,
   path: string,
 ): Promise<void> {
-  await using file = await open(path, 'wx', 0o600)
+  await using file = await open(bytesOf(path), 'wx', 0o600)
   const buffer = Buffer.allocUnsafe(Math.min(COPY_SIZE, node.size))
   for (let done = 0; done < node.size; ) {
     const wanted = Math.min(COPY_SIZE, node.size - done)
     const {bytesRead} = await source.read(buffer, 0, wanted, node.dataOffset + done)
+    if (bytesRead === 0)
+      throw new CodedError('corrupt', `Cannot unpack ${JSON.stringify(path)}: its tar is cut short`)
     await file.writeFile(buffer.subarray(0, bytesRead))
     done += bytesRead
   }
@@ -87,8 +90,13 @@ async function copyData(
 
 /** Owner before mode and extended attributes, because chown clears set-id bits and capabilities. */
 async function setAttributes(node: FileNode, path: string): Promise<void> {
-  await lchown(path, node.uid, node.gid)
-  if (node.type !== 'symlink') await chmod(path, node.mode)
+  await lchown(bytesOf(path), node.uid, node.gid)
+  if (node.type !== 'symlink') await chmod(bytesOf(path), node.mode)
   for (const [name, value] of node.xattrs ?? []) setXattr(path, name, value)
   setTimes(path, node.mtimeSeconds, node.mtimeNanoseconds)
+}
+
+/** Names are bytes, and need not be UTF-8. */
+function bytesOf(path: string): Buffer {
+  return Buffer.from(encodeByteText(path))
 }

@@ -8,11 +8,12 @@ import {encodeErofs} from '../erofs/encode-image.ts'
 import type {CallOptions, ContentStore} from '../oci/content-store.ts'
 import type {ImageConfig, ImageManifest} from '../oci/manifest.ts'
 import type {TarEntry} from '../tar/tar-entry.ts'
+import type {DirectoryNode} from '../vfs/file-tree.ts'
 import {extractTree} from './extract-tree.ts'
 import {type LayerTar, writeLayerTar} from './layer-tar.ts'
 import {treeOfLayer} from './layer-tree.ts'
 import {canMountErofs, mountErofs} from './mount-erofs.ts'
-import {mountOverlay, mountTmpfs} from './mounts.ts'
+import {mountOverlay, mountTmpfs, unmountBelow} from './mounts.ts'
 import {createPlacer, type PlacedEntry} from './placement.ts'
 
 /** Layers decompressed at once. */
@@ -29,6 +30,8 @@ export interface ImageRootfs {
   readonly path: string
   /** What is in each layer, and where it lies in the tree; lowest first. */
   readonly layers: readonly (readonly PlacedEntry<TarEntry>[])[]
+  /** Whether the layers are mounted over their tars, and nothing was unpacked. */
+  readonly inPlace: boolean
 }
 
 /**
@@ -44,14 +47,47 @@ export async function mountImageRootfs(
   const tars = await writeTars(source, directory, options)
   const placer = createPlacer()
   const layers = tars.map(tar => placer.placeLayer(tar.entries))
-  const inPlace = await canMountErofs(directory)
-  for (const [index, tar] of tars.entries()) {
-    const target = join(directory, 'layers', String(index))
-    await mkdir(target)
-    await (inPlace ? mountLayer : extractLayer)(layers[index]!, tar, target, options)
+  const trees: DirectoryNode[] = []
+  for (const entries of layers) trees.push(treeOfLayer(entries, trees))
+  const parts = tars.map((tar, index) => ({
+    tar,
+    tree: trees[index]!,
+    target: join(directory, 'layers', String(index)),
+  }))
+  for (const {target} of parts) await mkdir(target)
+  const inPlace = (await canMountErofs(directory)) && (await mountInPlace(directory, parts, options))
+  if (!inPlace) {
+    for (const part of parts) await extractLayer(part, options)
+    await stack(directory, parts.length, options)
   }
-  await stack(directory, tars.length, options)
-  return {path: join(directory, 'rootfs'), layers}
+  return {path: join(directory, 'rootfs'), layers, inPlace}
+}
+
+interface LayerPart {
+  readonly tar: LayerTar
+  readonly tree: DirectoryNode
+  readonly target: string
+}
+
+/**
+ * False when it cannot be done here after all: the kernel stacks file systems two deep (FILESYSTEM_MAX_STACK_DEPTH), and
+ * where `directory` is itself on an overlayfs, as in a container, EROFS in a file below another overlayfs is one more.
+ */
+async function mountInPlace(
+  directory: string,
+  parts: readonly LayerPart[],
+  options: CallOptions,
+): Promise<boolean> {
+  try {
+    for (const part of parts) await mountLayer(part)
+    await stack(directory, parts.length, options)
+    return true
+  } catch {
+    options.signal?.throwIfAborted()
+    await unmountBelow(directory)
+    await rm(join(directory, 'writable'), {recursive: true, force: true})
+    return false
+  }
 }
 
 async function writeTars(source: RootfsSource, directory: string, options: CallOptions): Promise<LayerTar[]> {
@@ -71,23 +107,14 @@ async function writeTars(source: RootfsSource, directory: string, options: CallO
   })
 }
 
-async function mountLayer(
-  entries: readonly PlacedEntry<TarEntry>[],
-  tar: LayerTar,
-  target: string,
-): Promise<void> {
+async function mountLayer({tar, tree, target}: LayerPart): Promise<void> {
   const image = `${tar.path}.erofs`
-  await writeFile(image, encodeErofs(treeOfLayer(entries), {blockSize: 512, dataSize: tar.size}))
+  await writeFile(image, encodeErofs(tree, {blockSize: 512, dataSize: tar.size}))
   mountErofs({image, data: tar.path, target})
 }
 
-async function extractLayer(
-  entries: readonly PlacedEntry<TarEntry>[],
-  tar: LayerTar,
-  target: string,
-  options: CallOptions,
-): Promise<void> {
-  await extractTree(treeOfLayer(entries), tar.path, target, options)
+async function extractLayer({tar, tree, target}: LayerPart, options: CallOptions): Promise<void> {
+  await extractTree(tree, tar.path, target, options)
   await rm(tar.path)
 }
 

@@ -6,15 +6,23 @@ import {payloadOffsetOf, type TarEntry} from '../tar/tar-entry.ts'
 import {
   type DirectoryNode,
   type FileNode,
+  OPAQUE_XATTR,
   opaqueDirectory,
   plainDirectory,
   whiteoutNode,
 } from '../vfs/file-tree.ts'
 import type {PlacedEntry} from './placement.ts'
 
-/** The tree of one layer; a later entry of a place replaces an earlier one. Throws `corrupt` for a dangling hard link. */
-export function treeOfLayer(entries: Iterable<PlacedEntry<TarEntry>>): DirectoryNode {
-  let root = plainDirectory()
+/**
+ * The tree of one layer; a later entry of a place replaces an earlier one. Directories that the layer does not describe
+ * are as the topmost of `lower` (lowest first) that has them says, because overlayfs shows the upper layer's attributes
+ * of a directory. Throws `corrupt` for a dangling hard link.
+ */
+export function treeOfLayer(
+  entries: Iterable<PlacedEntry<TarEntry>>,
+  lower: readonly DirectoryNode[] = [],
+): DirectoryNode {
+  let root = impliedDirectory(lower, [])
   for (const placed of entries) {
     const {path, role, entry} = placed
     if (path === '') {
@@ -22,7 +30,7 @@ export function treeOfLayer(entries: Iterable<PlacedEntry<TarEntry>>): Directory
       else if (role === 'opaque') root = opaqueDirectory(root)
       continue
     }
-    const {parent, name} = parentOf(root, path)
+    const {parent, name} = parentOf(root, path, lower)
     const existing = parent.children.get(name)
     const node = role === 'node' ? nodeFor(root, placed, existing) : hiding(role, existing)
     if (node) parent.children.set(name, node)
@@ -49,14 +57,18 @@ function hiding(role: 'whiteout' | 'opaque', existing: FileNode | undefined): Fi
 }
 
 /** The directory that holds `path`, made where the layer does not say what it is. */
-function parentOf(root: DirectoryNode, path: string): {parent: DirectoryNode; name: string} {
+function parentOf(
+  root: DirectoryNode,
+  path: string,
+  lower: readonly DirectoryNode[],
+): {parent: DirectoryNode; name: string} {
   const parts = path.split('/')
   const name = parts.pop()!
   let parent = root
-  for (const part of parts) {
+  for (const [depth, part] of parts.entries()) {
     let child = parent.children.get(part)
     if (child?.type !== 'dir') {
-      child = plainDirectory()
+      child = impliedDirectory(lower, parts.slice(0, depth + 1))
       parent.children.set(part, child)
     }
     parent = child
@@ -64,9 +76,27 @@ function parentOf(root: DirectoryNode, path: string): {parent: DirectoryNode; na
   return {parent, name}
 }
 
-function linkTarget(root: DirectoryNode, target: string, name: string): FileNode {
+function impliedDirectory(lower: readonly DirectoryNode[], parts: readonly string[]): DirectoryNode {
+  const described = lower.findLast(tree => nodeAt(tree, parts) !== undefined)
+  const node = described && nodeAt(described, parts)
+  return node?.type === 'dir' ? {...withoutMarks(node), children: new Map()} : plainDirectory()
+}
+
+/** An opaque mark is the lower layer's own. */
+function withoutMarks(directory: DirectoryNode): DirectoryNode {
+  const xattrs = new Map(directory.xattrs)
+  xattrs.delete(OPAQUE_XATTR)
+  return {...directory, xattrs: xattrs.size > 0 ? xattrs : undefined}
+}
+
+function nodeAt(root: DirectoryNode, parts: readonly string[]): FileNode | undefined {
   let node: FileNode | undefined = root
-  for (const part of target.split('/')) node = node?.type === 'dir' ? node.children.get(part) : undefined
+  for (const part of parts) node = node?.type === 'dir' ? node.children.get(part) : undefined
+  return node
+}
+
+function linkTarget(root: DirectoryNode, target: string, name: string): FileNode {
+  const node = nodeAt(root, target.split('/'))
   if (!node || node.type === 'dir') {
     throw new CodedError(
       'corrupt',

@@ -5,6 +5,7 @@ import {once} from 'node:events'
 import {mkdir, readFile, writeFile} from 'node:fs/promises'
 import {join} from 'node:path'
 import type {Readable, Writable} from 'node:stream'
+import {setTimeout} from 'node:timers/promises'
 import {CodedError, hasCode} from '../errors/coded-error.ts'
 import {runCommand, runCommandOrThrow} from '../io/run-command.ts'
 import type {CallOptions} from '../oci/content-store.ts'
@@ -38,12 +39,14 @@ export interface RunningContainer {
   readonly exited: Promise<ContainerExit>
   /** Sends a signal, by name or number, to the workload's first process. One that has ended already is no error. */
   kill(signal: string): Promise<void>
-  /** Kills every process of the container at once. */
+  /** Kills every process of the container, and resolves when it has ended. */
   killAll(): Promise<void>
 }
 
 /** How much of a workload's last output is kept for messages, bytes per stream. */
 const LAST_OUTPUT_SIZE = 4096
+/** How long to wait before a signal is sent again to a container that runc may not have finished to make. */
+const KILL_INTERVAL_MS = 100
 /** How long the output may stay open after runc has ended: a daemon of the workload can hold it forever. */
 const OUTPUT_GRACE_MS = 1000
 
@@ -80,7 +83,11 @@ export async function startContainer(options: ContainerOptions): Promise<Running
     'runc',
     ['--root', stateOf(directory), '--log', log, '--log-format', 'json', 'run', '--bundle', bundle, id],
     {
-      stdio: [terminal || options.stdin === 'inherit' ? 'inherit' : options.stdin ? 'pipe' : 'ignore', 'pipe', 'pipe'],
+      stdio: [
+        terminal || options.stdin === 'inherit' ? 'inherit' : options.stdin ? 'pipe' : 'ignore',
+        'pipe',
+        'pipe',
+      ],
       // Ctrl-C must reach us, not the workload: its own session. With a terminal runc must stay in the foreground
       // group, where it passes keys and changes of the window's size on to the workload's terminal.
       detached: !terminal,
@@ -105,8 +112,8 @@ export async function startContainer(options: ContainerOptions): Promise<Running
   exited.catch(() => {})
   return {
     exited,
-    kill: signal => sendSignal(directory, id, [signal]),
-    killAll: () => sendSignal(directory, id, ['--all', 'KILL']),
+    kill: async signal => void (await sendSignal(directory, id, signal)),
+    killAll: () => killUntilEnded(directory, id, exited),
   }
 }
 
@@ -127,11 +134,45 @@ function stateOf(directory: string): string {
   return join(directory, 'runc')
 }
 
-async function sendSignal(directory: string, id: string, args: readonly string[]): Promise<void> {
-  // A container that has just ended makes runc fail: whether it ended is what `exited` is for.
-  const [first, ...rest] = args
-  const flags = first === '--all' ? ['--all', id, ...rest] : [id, ...args]
-  await runCommand('runc', ['--root', stateOf(directory), 'kill', ...flags])
+/** A container that has just ended, or is not made yet, makes runc fail: whether it ended is what `exited` is for. */
+async function sendSignal(
+  directory: string,
+  id: string,
+  signal: string,
+  ...flags: string[]
+): Promise<boolean> {
+  const args = ['--root', stateOf(directory), 'kill', ...flags, id, signalForRunc(signal)]
+  return (await runCommand('runc', args)).exitCode === 0
+}
+
+/**
+ * runc knows signals by number and by name, except the real-time ones, `SIGRTMIN+3`, that images with systemd stop by:
+ * they count from 34 in the C library (signal(7)).
+ */
+function signalForRunc(signal: string): string {
+  const offset = /^(?:SIG)?RTMIN\+(\d{1,2})$/.exec(signal)?.[1]
+  return offset === undefined ? signal : String(34 + Number(offset))
+}
+
+async function killUntilEnded(directory: string, id: string, exited: Promise<unknown>): Promise<void> {
+  let hasEnded = false
+  const ended = exited
+    .catch(() => {})
+    .then(() => {
+      hasEnded = true
+    })
+  // While runc is still making the container there is nothing to kill: ask again.
+  for (let flags = ['--all']; !hasEnded; ) {
+    const sent = await sendSignal(directory, id, 'KILL', ...flags)
+    // Newer versions of runc may refuse --all; the end of the first process ends all others of its PID namespace.
+    flags = sent || flags.length === 0 ? ['--all'] : []
+    const pause = new AbortController()
+    await Promise.race([
+      ended,
+      setTimeout(KILL_INTERVAL_MS, undefined, {signal: pause.signal}).catch(() => {}),
+    ])
+    pause.abort()
+  }
 }
 
 async function waitFor<T>(
@@ -142,12 +183,12 @@ async function waitFor<T>(
   const [exitCode, signal] = (await once(child, 'exit').catch(cause => {
     throw new CodedError('failed-precondition', 'Cannot run the workload: "runc" cannot be executed', {cause})
   })) as [number | null, NodeJS.Signals | null]
-  let timer: NodeJS.Timeout | undefined
-  const grace = new Promise<void>(resolve => {
-    timer = setTimeout(resolve, OUTPUT_GRACE_MS)
-  })
-  await Promise.race([outputs, grace])
-  clearTimeout(timer)
+  const grace = new AbortController()
+  await Promise.race([
+    outputs,
+    setTimeout(OUTPUT_GRACE_MS, undefined, {signal: grace.signal}).catch(() => {}),
+  ])
+  grace.abort()
   child.stdout?.destroy()
   child.stderr?.destroy()
   if (signal) throw new CodedError('internal', `Cannot watch the workload: runc was killed by ${signal}`)
@@ -174,7 +215,8 @@ async function pass(
   try {
     for await (const chunk of source as AsyncIterable<Uint8Array>) {
       see(chunk)
-      if (target?.writable && !target.write(chunk)) await Promise.race([once(target, 'drain'), once(target, 'close')])
+      if (target?.writable && !target.write(chunk))
+        await Promise.race([once(target, 'drain'), once(target, 'close')])
     }
   } catch {
     // The stream was destroyed when its grace was over.

@@ -56,7 +56,10 @@ function findAccount(user: string, passwd: string): Account {
   if (named) return named
   const uid = parseId(user)
   if (uid === undefined) {
-    throw new CodedError('not-found', `Cannot find the user ${JSON.stringify(user)} in the image's "/etc/passwd"`)
+    throw new CodedError(
+      'not-found',
+      `Cannot find the user ${JSON.stringify(user)} in the image's "/etc/passwd"`,
+    )
   }
   return accounts.find(account => account.uid === uid) ?? {name: '', uid, gid: 0}
 }
@@ -64,7 +67,10 @@ function findAccount(user: string, passwd: string): Account {
 function findGroup(group: string, groups: readonly Group[]): number {
   const gid = groups.find(({name}) => name === group)?.gid ?? parseId(group)
   if (gid === undefined) {
-    throw new CodedError('not-found', `Cannot find the group ${JSON.stringify(group)} in the image's "/etc/group"`)
+    throw new CodedError(
+      'not-found',
+      `Cannot find the group ${JSON.stringify(group)} in the image's "/etc/group"`,
+    )
   }
   return gid
 }

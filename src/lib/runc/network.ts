@@ -65,7 +65,10 @@ export async function addNetwork(
   return {path: namespace}
 }
 
-/** Undoes `addNetwork`; a plugin that fails does not keep the namespace alive. Not abortable. */
+/**
+ * Undoes `addNetwork`. A plugin that fails to clean up after itself cannot be helped, and keeps neither the others nor the
+ * namespace alive. Not abortable.
+ */
 export async function removeNetworks(directory: string): Promise<void> {
   const text = await readFile(stateFile(directory), 'utf8').catch(cause => {
     if (hasCode(cause, 'not-found')) return undefined
@@ -73,14 +76,12 @@ export async function removeNetworks(directory: string): Promise<void> {
   })
   if (text === undefined) return
   const state = JSON.parse(text) as NetworkState
-  const failures: unknown[] = []
   for (const plugin of [...state.config.plugins].reverse()) {
-    await runPlugin('DEL', state, plugin, state.result).catch(error => failures.push(error))
+    await runPlugin('DEL', state, plugin, state.result).catch(() => {})
   }
   await runCommand('umount', ['-i', '-l', '--', state.namespace])
   await rm(state.namespace, {force: true})
   await rm(stateFile(directory), {force: true})
-  if (failures.length > 0) throw failures[0]
 }
 
 function stateFile(directory: string): string {
@@ -101,7 +102,11 @@ async function readFirstConfig(directory: string): Promise<NetworkConfig> {
 
 function parseConfig(bytes: Uint8Array, where: string): NetworkConfig {
   const invalid = (problem: string, cause?: unknown) =>
-    new CodedError('invalid-argument', `Cannot use the CNI configuration ${JSON.stringify(where)}: ${problem}`, {cause})
+    new CodedError(
+      'invalid-argument',
+      `Cannot use the CNI configuration ${JSON.stringify(where)}: ${problem}`,
+      {cause},
+    )
   if (bytes.length > MAX_CONFIG_SIZE) throw invalid(`it exceeds ${MAX_CONFIG_SIZE} bytes`)
   let value: unknown
   try {
@@ -155,7 +160,10 @@ async function runPlugin(
   })
   const answer = parseAnswer(stdout)
   if (exitCode === 0) return answer
-  const reason = (isRecord(answer) && typeof answer.msg === 'string' ? answer.msg : stderr.trim()).slice(0, 2000)
+  const reason = (isRecord(answer) && typeof answer.msg === 'string' ? answer.msg : stderr.trim()).slice(
+    0,
+    2000,
+  )
   throw new CodedError(
     'failed-precondition',
     `Cannot set up a network: CNI plugin ${JSON.stringify(plugin.type)} failed to ${command}: ${reason}`,

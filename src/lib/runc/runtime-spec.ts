@@ -182,14 +182,21 @@ const DEVICE_RULES: readonly DeviceRule[] = [
 ]
 
 /** Builds config.json. Throws `invalid-argument` when neither the image nor the options say what to run. */
-export function buildRuntimeSpec(image: RunConfig, workload: WorkloadOptions, facts: SandboxFacts): RuntimeSpec {
+export function buildRuntimeSpec(
+  image: RunConfig,
+  workload: WorkloadOptions,
+  facts: SandboxFacts,
+): RuntimeSpec {
   const terminal = workload.terminal ?? false
   const {edits, user} = facts
   return {
     ociVersion: '1.0.2',
     process: {
       terminal,
-      user: {...user, additionalGids: [...new Set([...user.additionalGids, ...(edits?.additionalGids ?? [])])]},
+      user: {
+        ...user,
+        additionalGids: [...new Set([...user.additionalGids, ...(edits?.additionalGids ?? [])])],
+      },
       args: commandOf(image, workload),
       env: mergeEnv([
         DEFAULT_PATH,
@@ -221,10 +228,7 @@ export function buildRuntimeSpec(image: RunConfig, workload: WorkloadOptions, fa
 
 /** Entrypoint and command, each overridden on its own. */
 function commandOf(image: RunConfig, workload: WorkloadOptions): string[] {
-  const command = [
-    ...(workload.entrypoint ?? image.Entrypoint ?? []),
-    ...(workload.args ?? image.Cmd ?? []),
-  ]
+  const command = [...(workload.entrypoint ?? image.Entrypoint ?? []), ...(workload.args ?? image.Cmd ?? [])]
   if (command.length === 0 || command[0] === '') {
     throw new CodedError(
       'invalid-argument',

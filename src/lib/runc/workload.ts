@@ -128,7 +128,10 @@ export function parseHostEntry(text: string): HostEntry {
     .trim()
     .replace(/^\[(.*)\]$/, '$1')
   if (!/^[^\s#:]+$/.test(host) || !/^[0-9A-Fa-f:.]+(%[\w.-]+)?$/.test(address)) {
-    throw new CodedError('invalid-argument', `Cannot parse the host ${JSON.stringify(text)}: expected "host:IP"`)
+    throw new CodedError(
+      'invalid-argument',
+      `Cannot parse the host ${JSON.stringify(text)}: expected "host:IP"`,
+    )
   }
   return {host, address}
 }
@@ -147,7 +150,8 @@ function splitCsv(text: string): string[] {
       field = ''
     } else field += char
   }
-  if (quoted) throw new CodedError('invalid-argument', `Cannot parse ${JSON.stringify(text)}: a quote is not closed`)
+  if (quoted)
+    throw new CodedError('invalid-argument', `Cannot parse ${JSON.stringify(text)}: a quote is not closed`)
   fields.push(field)
   return fields
 }
