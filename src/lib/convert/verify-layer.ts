@@ -7,6 +7,7 @@ import type {Finding} from '../estargz/finding.ts'
 import {type OpenLayer, openLayer, readFooter} from '../estargz/open-layer.ts'
 import {mapOrdered} from '../io/ordered-map.ts'
 import {createDigester} from '../io/sha256.ts'
+import {windowedBlob} from '../io/windowed-blob.ts'
 import {TOC_DIGEST, UNCOMPRESSED_SIZE} from '../oci/annotations.ts'
 import type {BlobSource, CallOptions} from '../oci/content-store.ts'
 import type {Descriptor} from '../oci/descriptor.ts'
@@ -45,11 +46,13 @@ const WINDOW_SIZE = 16 << 20
  * source, and aborts, are thrown.
  */
 export async function verifyLayer(
-  blob: BlobSource,
+  source: BlobSource,
   descriptor: Descriptor,
   options: VerifyLayerOptions,
 ): Promise<VerifiedLayer> {
   const findings: Finding[] = []
+  // The streams of a layer are small, and all of them are read.
+  const blob = windowedBlob(source)
   const layer = await openOrReport(blob, descriptor, findings, options)
   const contents = await checkContents(blob, layer, findings, options)
   checkDigests(descriptor, contents, findings, options)
