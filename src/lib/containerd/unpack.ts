@@ -15,6 +15,7 @@ import {type Labels, snapshotLabel} from './gc-labels.ts'
 import {Diff} from './proto/diff_pb.ts'
 import {Snapshots} from './proto/snapshots_pb.ts'
 import type {Mount} from './proto/types_pb.ts'
+import {removeSnapshot} from './snapshot-mounts.ts'
 import type {ContainerdStore} from './store.ts'
 
 /** The snapshotter that containerd itself takes on Linux. */
@@ -177,20 +178,6 @@ async function prepareLayer(
       if (await hasSnapshot(store, snapshotter, chainId, options)) return undefined
       if (attempt === MAX_PREPARE_ATTEMPTS) throw error
     }
-  }
-}
-
-/** Removes an active snapshot; one that was committed is gone already, and one that stays goes with its lease. */
-export async function removeSnapshot(
-  {client}: ContainerdStore,
-  snapshotter: string,
-  key: string,
-): Promise<void> {
-  try {
-    const doing = `remove the snapshot ${key} of "${snapshotter}"`
-    await client.call(Snapshots.method.remove, {snapshotter, key}, {doing})
-  } catch (error) {
-    if (!hasCode(error, 'not-found', 'unavailable')) throw error
   }
 }
 

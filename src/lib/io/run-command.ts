@@ -46,10 +46,16 @@ export async function runCommand(
   })
   if (result.isCanceled) signal?.throwIfAborted()
   if (result.timedOut) {
-    throw new CodedError('unavailable', `Cannot run ${JSON.stringify(file)}: it did not end within ${timeoutMs} ms`)
+    throw new CodedError(
+      'unavailable',
+      `Cannot run ${JSON.stringify(file)}: it did not end within ${timeoutMs} ms`,
+    )
   }
   if (result.code === 'ENOENT') {
-    throw new CodedError('failed-precondition', `Cannot run ${JSON.stringify(file)}: the program is not installed`)
+    throw new CodedError(
+      'failed-precondition',
+      `Cannot run ${JSON.stringify(file)}: the program is not installed`,
+    )
   }
   return {exitCode: result.exitCode ?? 128, stdout: result.stdout, stderr: result.stderr}
 }

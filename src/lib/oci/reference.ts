@@ -129,8 +129,7 @@ function splitSuffixes(text: string): {name: string; tag?: string; digest?: stri
 function splitDomain(name: string): {domain: string; path: string} {
   const slash = name.indexOf('/')
   const first = slash < 0 ? '' : name.slice(0, slash)
-  const isDomain =
-    slash > 0 && (/[.:]/.test(first) || first === 'localhost' || first !== first.toLowerCase())
+  const isDomain = slash > 0 && (/[.:]/.test(first) || first === 'localhost' || first !== first.toLowerCase())
   const written = isDomain ? first : DEFAULT_DOMAIN
   const path = isDomain ? name.slice(slash + 1) : name
   const domain = written === 'index.docker.io' ? DEFAULT_DOMAIN : written

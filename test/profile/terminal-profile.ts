@@ -1,0 +1,19 @@
+// Profiles a workload that talks to its terminal; run under script(1), which provides one.
+
+import {profilingAdapters} from '../../src/cli/profiling-adapters.ts'
+import {profileImage} from '../../src/lib/profile/profile-image.ts'
+import {busyboxLayer, runnableImage} from '../support/runnable-image.ts'
+
+const {layers} = await profileImage(await runnableImage([busyboxLayer()]), {
+  adapters: profilingAdapters,
+  workload: {
+    entrypoint: ['sh', '-c', 'stty size; printf "ask>"; read answer; echo "got $answer"'],
+    terminal: true,
+    stdin: 'inherit',
+    stdout: process.stdout,
+    stderr: process.stderr,
+  },
+  periodSeconds: 30,
+  sandboxRoot: process.argv[2]!,
+})
+console.log(JSON.stringify(layers[0]))
