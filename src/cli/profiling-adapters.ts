@@ -1,10 +1,10 @@
 // The outside world of profiling, put together.
 
-import {CodedError} from '../lib/errors/coded-error.ts'
 import type {ProfilingAdapters} from '../lib/profile/profile-image.ts'
 import {mountImageRootfs} from '../lib/rootfs/image-rootfs.ts'
 import {unmountBelow} from '../lib/rootfs/mounts.ts'
 import {readTextInRoot} from '../lib/rootfs/rooted-path.ts'
+import {resolveGpus} from '../lib/runc/cdi.ts'
 import {removeContainers, startContainer} from '../lib/runc/container.ts'
 import {hostsFile, resolvConfFile} from '../lib/runc/etc-files.ts'
 import {resolveUser} from '../lib/runc/image-user.ts'
@@ -21,12 +21,7 @@ export const profilingAdapters: ProfilingAdapters = {
   removeContainers,
   addNetwork,
   removeNetworks,
-  resolveGpus: async () => {
-    throw new CodedError(
-      'unsupported',
-      'Cannot give GPUs to the workload yet: list the files with --prefetch-list',
-    )
-  },
+  resolveGpus: selection => resolveGpus(selection),
   resolveUser,
   buildRuntimeSpec,
   hostsFile,

@@ -15,9 +15,9 @@ export interface SpecMount {
 
 export interface SpecHook {
   readonly path: string
-  readonly args?: readonly string[]
-  readonly env?: readonly string[]
-  readonly timeout?: number
+  readonly args?: readonly string[] | undefined
+  readonly env?: readonly string[] | undefined
+  readonly timeout?: number | undefined
 }
 
 export type HookStage =
