@@ -10,6 +10,7 @@ type Interrupt = keyof typeof EXIT_CODES
 let received: Interrupt | undefined
 const abort = new AbortController()
 const consumers: Array<() => void> = []
+let consumeAll: ((name: Interrupt) => void) | undefined
 
 /** Aborted, with a `cancelled` error as its reason, by the first signal that nobody consumes. */
 export const interruptSignal: AbortSignal = abort.signal
@@ -30,12 +31,26 @@ export function consumeNextInterrupt(consume: () => void): Disposable {
   }
 }
 
+/** Hands every SIGHUP, SIGINT and SIGTERM to `consume`, and none to the cancellation, until disposed. */
+export function consumeInterrupts(consume: (name: Interrupt) => void): Disposable {
+  consumeAll = consume
+  return {
+    [Symbol.dispose]: () => {
+      consumeAll = undefined
+    },
+  }
+}
+
 /** The exit code of a process that a signal has cancelled; undefined when none has. */
 export function interruptedExitCode(): number | undefined {
   return received && EXIT_CODES[received]
 }
 
 function interrupt(name: Interrupt): void {
+  if (consumeAll) {
+    consumeAll(name)
+    return
+  }
   const consume = name === 'SIGINT' ? consumers.shift() : undefined
   if (consume) {
     consume()

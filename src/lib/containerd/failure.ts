@@ -17,10 +17,10 @@ export function describePlace({address, namespace}: Place): string {
 /** The `CodedError` that `failure` is; anything that is no gRPC failure comes back unchanged. */
 export function describeFailure(failure: unknown, doing: string, place: Place): unknown {
   if (!isGrpcFailure(failure)) return failure
+  // Without a cause: the failure holds nothing more, and would say it all twice.
   return new CodedError(
     codeOfStatus(failure.code),
     `Cannot ${doing} (${describePlace(place)}): ${explain(failure.code, failure.details)}`,
-    {cause: failure},
   )
 }
 

@@ -88,13 +88,33 @@ export async function collectNow(client: ContainerdClient, options: CallOptions 
   await client.call(Leases.method.delete, {id: lease, sync: true}, {...options, doing: 'collect garbage'})
 }
 
+/**
+ * Creates a lease that outlives this process, until it is deleted or `LIFETIME_MS` is over, and keeps resources by it.
+ * Throws `already-exists`.
+ */
+export async function createLeaseNamed(
+  client: ContainerdClient,
+  id: string,
+  resources: readonly {readonly type: ResourceType; readonly id: string}[],
+  options: CallOptions,
+): Promise<void> {
+  const labels = {[LEASE_EXPIRES]: expiry()}
+  await client.call(Leases.method.create, {id, labels}, {...options, doing: `create the lease "${id}"`})
+  for (const resource of resources) {
+    await client.call(Leases.method.addResource, {id, resource}, {...options, doing: `keep ${resource.id}`})
+  }
+}
+
 async function createLease(client: ContainerdClient, options: CallOptions): Promise<string> {
   await deleteStaleLeases(client, options)
   const id = `ctr-remote-${randomBytes(8).toString('hex')}`
-  const expires = new Date(Date.now() + LIFETIME_MS).toISOString()
-  const labels = {[LEASE_EXPIRES]: expires, [OWNER_LABEL]: ownerToken()}
+  const labels = {[LEASE_EXPIRES]: expiry(), [OWNER_LABEL]: ownerToken()}
   await client.call(Leases.method.create, {id, labels}, {...options, doing: 'create a lease'})
   return id
+}
+
+function expiry(): string {
+  return new Date(Date.now() + LIFETIME_MS).toISOString()
 }
 
 /** What a killed process of ours was writing is kept by its lease alone, ingests included. */
@@ -109,8 +129,8 @@ async function deleteStaleLeases(client: ContainerdClient, options: CallOptions)
   }
 }
 
-/** A containerd that has gone keeps the lease, until it expires or our next process finds it stale. */
-async function deleteLease(client: ContainerdClient, id: string): Promise<void> {
+/** Deletes a lease; one that is gone is no error. A containerd that has gone keeps the lease, until it expires or our next process finds it stale. */
+export async function deleteLease(client: ContainerdClient, id: string): Promise<void> {
   try {
     await client.call(Leases.method.delete, {id}, {doing: `delete the lease "${id}"`})
   } catch (error) {

@@ -91,13 +91,13 @@ async function firstMissing(
   options: UnpackOptions,
 ): Promise<number> {
   for (let index = chain.length - 1; index >= 0; index -= 1) {
-    if (await hasSnapshot(store, snapshotter, chain[index]!, options)) return index + 1
+    if (await isUnpacked(store, snapshotter, chain[index]!, options)) return index + 1
   }
   return 0
 }
 
-/** Whether a snapshot is there; it belongs to the lease then. */
-async function hasSnapshot(
+/** Whether the snapshot of a chain id is there; it belongs to the lease then. */
+export async function isUnpacked(
   {client, session}: ContainerdStore,
   snapshotter: string,
   key: string,
@@ -175,7 +175,7 @@ async function prepareLayer(
     } catch (error) {
       // A remote snapshotter that brings the layer itself says so in this way.
       if (!hasCode(error, 'already-exists')) throw error
-      if (await hasSnapshot(store, snapshotter, chainId, options)) return undefined
+      if (await isUnpacked(store, snapshotter, chainId, options)) return undefined
       if (attempt === MAX_PREPARE_ATTEMPTS) throw error
     }
   }

@@ -1,0 +1,52 @@
+// Images mounted for people to look into. Mount, snapshot and lease have one name: the directory.
+
+import {createLeaseNamed, deleteLease} from '../lib/containerd/session-lease.ts'
+import {createSnapshot, mountSnapshot, removeSnapshot} from '../lib/containerd/snapshot-mounts.ts'
+import type {ContainerdStore} from '../lib/containerd/store.ts'
+import {unpackImage} from '../lib/containerd/unpack.ts'
+import {readConfig, readImageTree} from '../lib/convert/image-tree.ts'
+import type {ImageRecord} from '../lib/oci/image-store.ts'
+import type {Platform} from '../lib/oci/platform.ts'
+import {unmountBelow} from '../lib/rootfs/mounts.ts'
+
+export interface MountImageOptions {
+  /** An absolute path. */
+  readonly target: string
+  readonly platform: Platform
+  readonly snapshotter: string
+  readonly writable: boolean
+  readonly signal: AbortSignal
+}
+
+/** Mounts an image; whatever fails leaves nothing behind. */
+export async function mountImage(
+  store: ContainerdStore,
+  image: ImageRecord,
+  options: MountImageOptions,
+): Promise<void> {
+  const {target, snapshotter, writable, signal} = options
+  await using _lease = await store.lease({signal})
+  const tree = await readImageTree(store.content, image.target, [options.platform], {signal})
+  const {manifest} = tree.manifests[0]!
+  const config = await readConfig(store.content, manifest, {signal})
+  const parent = await unpackImage(store, {snapshotter, manifest, config, signal})
+  await using undo = new AsyncDisposableStack()
+  const mounts = await createSnapshot(store, {snapshotter, key: target, parent, writable, signal})
+  undo.defer(() => removeSnapshot(store, snapshotter, target))
+  await createLeaseNamed(store.client, target, [{type: `snapshots/${snapshotter}`, id: target}], {signal})
+  undo.defer(() => deleteLease(store.client, target))
+  await mountSnapshot(mounts, target, {signal})
+  undo.move()
+}
+
+/** Unmounts a directory; with `remove`, its snapshot goes too. What is gone already is no error. */
+export async function unmountImage(
+  store: ContainerdStore,
+  target: string,
+  options: {readonly remove: boolean; readonly snapshotter: string},
+): Promise<void> {
+  await unmountBelow(target)
+  if (!options.remove) return
+  await removeSnapshot(store, options.snapshotter, target)
+  await deleteLease(store.client, target)
+}

@@ -1,0 +1,68 @@
+// What the words of `run` mean: flags, image, id; and a command whose words are its own.
+
+import {CodedError} from '../lib/errors/coded-error.ts'
+import {parseGpus, parseMount, type WorkloadOptions} from '../lib/runc/workload.ts'
+import type {FlagShape} from './argv.ts'
+import {CNI_DEFAULTS, readEnvFiles} from './workload.ts'
+
+/** Image and id. */
+const OWN_WORDS = 2
+
+/** `argv` with `--` before the container's command, so that its flags are not taken for ours. */
+export function beforeCommand(argv: readonly string[], flags: Readonly<Record<string, FlagShape>>): string[] {
+  let words = 0
+  for (let index = 0; index < argv.length; index += 1) {
+    const token = argv[index]!
+    if (token === '--') break
+    if (token.startsWith('-')) {
+      if (takesNext(token, flags)) index += 1
+    } else if ((words += 1) === OWN_WORDS) {
+      return [...argv.slice(0, index + 1), '--', ...argv.slice(index + 1)]
+    }
+  }
+  return [...argv]
+}
+
+/** The flags of `run` that say how the container differs from the image. */
+export interface RunFlags {
+  readonly tty: boolean
+  readonly detach: boolean
+  readonly user?: string | undefined
+  readonly cwd?: string | undefined
+  readonly env?: readonly string[] | undefined
+  readonly 'env-file'?: readonly string[] | undefined
+  readonly mount?: readonly string[] | undefined
+  readonly cni: boolean
+  readonly 'net-host': boolean
+  readonly gpus?: string | undefined
+}
+
+/** Reads and parses everything; throws `invalid-argument` for what makes no sense, `not-found` for a missing file. */
+export async function runWorkloadFrom(flags: RunFlags, command: readonly string[]): Promise<WorkloadOptions> {
+  if (flags.tty && !flags.detach && !process.stdin.isTTY) {
+    throw new CodedError(
+      'invalid-argument',
+      'Cannot run the container: -t (--tty) needs a terminal as standard input',
+    )
+  }
+  return {
+    ...(command.length > 0 ? {entrypoint: [], args: command} : {}),
+    env: [...(await readEnvFiles(flags['env-file'] ?? [])), ...(flags.env ?? [])],
+    user: flags.user,
+    cwd: flags.cwd,
+    mounts: flags.mount?.map(parseMount),
+    netHost: flags['net-host'],
+    cni: flags.cni ? CNI_DEFAULTS : undefined,
+    terminal: flags.tty,
+    gpus: flags.gpus ? parseGpus(flags.gpus) : undefined,
+  }
+}
+
+function takesNext(token: string, flags: Readonly<Record<string, FlagShape>>): boolean {
+  if (token.includes('=')) return false
+  const name = token.replace(/^--?/, '')
+  const flag = Object.hasOwn(flags, name)
+    ? flags[name]
+    : Object.values(flags).find(({char, aliases}) => char === name || aliases?.includes(name))
+  return flag?.type === 'option'
+}
