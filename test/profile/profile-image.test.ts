@@ -315,6 +315,38 @@ describeWith(['root', 'runc', 'busybox', 'cc'], 'profiling a workload', () => {
     })
   })
 
+  it('gives devices of CDI to the workload, and takes what their hooks read in the image', async () => {
+    const sandboxRoot = join(await temporaryDirectory(), 'sandboxes')
+    const image = await runnableImage([
+      busyboxLayer(directory('etc/'), member({name: 'etc/ld.so.conf'}, 'x')),
+    ])
+    const hook = {path: '/bin/sh', args: ['sh', '-c', `cat ${sandboxRoot}/*/files/rootfs/etc/ld.so.conf`]}
+    const adapters: ProfileOptions['adapters'] = {
+      ...profilingAdapters,
+      resolveGpus: async selection => ({
+        env: [`GPUS=${selection}`],
+        mounts: [],
+        devices: [{path: '/dev/gpu0', type: 'c', major: 1, minor: 5}],
+        hooks: [{stage: 'createRuntime', hook}],
+        additionalGids: [],
+      }),
+    }
+    const workload = sh('echo $GPUS; read -n 0 x < /dev/gpu0 && ls -l /dev/gpu0', {gpus: ['0']})
+    const {layers, stdout} = await profile(image, workload, {adapters, sandboxRoot})
+    expect(stdout).toMatch(/^0\ncrw.* 1, +5 /)
+    expect(layers).toEqual([['etc/ld.so.conf', 'bin/busybox']])
+  })
+
+  it('goes on when its output is no longer wanted', async () => {
+    const stdout = new PassThrough({highWaterMark: 1})
+    stdout.once('readable', () => stdout.destroy())
+    const image = await runnableImage([busybox])
+    const workload = sh('for i in 1 2 3 4 5 6 7 8; do cat /bin/busybox; done; echo ready; sleep 1000', {
+      stdout,
+    })
+    expect((await profile(image, workload, {waitOnLine: 'ready'})).stopped).toBe('line')
+  })
+
   it('leaves nothing behind when it is aborted while the workload runs', async () => {
     const abort = new AbortController()
     const image = await runnableImage([busybox])

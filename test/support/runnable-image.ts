@@ -50,7 +50,7 @@ export function executable(name: string, body: string | Uint8Array): Buffer {
 
 /** `bin/busybox`, and `bin/sh` and others as links to it; then `members`. */
 export function busyboxLayer(...members: readonly Uint8Array[]): Buffer {
-  const applets = ['sh', 'cat', 'sleep', 'id', 'rm', 'stat', 'stty', 'ip', 'true']
+  const applets = ['sh', 'cat', 'sleep', 'id', 'rm', 'stat', 'stty', 'ip', 'true', 'ls']
   return archive(
     executable('bin/busybox', readFileSync('/usr/bin/busybox')),
     ...applets.map(name => member({name: `bin/${name}`, typeflag: '2', linkName: 'busybox'})),

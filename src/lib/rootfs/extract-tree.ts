@@ -15,28 +15,31 @@ const NODE_TYPES = {char: 0o020000, block: 0o060000, fifo: 0o010000} as const
 const COPY_SIZE = 1 << 20
 
 /**
- * Makes the tree `root`, whose data is in the file `tar`, in the empty directory `target`. Needs root.
+ * Makes the tree `root` in the empty directory `target`; `tarOf` says which file a node's data is in. Needs root.
  */
 export async function extractTree(
   root: DirectoryNode,
-  tar: string,
   target: string,
+  tarOf: (node: FileNode) => FileHandle,
   options: CallOptions = {},
 ): Promise<void> {
-  await using source = await open(tar, 'r')
-  const made = new Map<FileNode, string>()
-  await extractDirectory(root, source, target, made, options)
+  await extractDirectory(root, target, {tarOf, made: new Map(), ...options})
+}
+
+interface Extraction extends CallOptions {
+  readonly tarOf: (node: FileNode) => FileHandle
+  /** Where a node is already: its other names are hard links to it. */
+  readonly made: Map<FileNode, string>
 }
 
 async function extractDirectory(
   directory: DirectoryNode,
-  source: FileHandle,
   path: string,
-  made: Map<FileNode, string>,
-  options: CallOptions,
+  extraction: Extraction,
 ): Promise<void> {
+  const {made, tarOf, signal} = extraction
   for (const [name, node] of directory.children) {
-    options.signal?.throwIfAborted()
+    signal?.throwIfAborted()
     const childPath = join(path, name)
     const first = made.get(node)
     if (first !== undefined) {
@@ -46,9 +49,9 @@ async function extractDirectory(
     made.set(node, childPath)
     if (node.type === 'dir') {
       await mkdir(bytesOf(childPath), {mode: 0o700})
-      await extractDirectory(node, source, childPath, made, options)
+      await extractDirectory(node, childPath, extraction)
     } else {
-      await extractFile(node, source, childPath)
+      await extractFile(node, childPath, tarOf)
       await setAttributes(node, childPath)
     }
   }
@@ -58,12 +61,12 @@ async function extractDirectory(
 
 async function extractFile(
   node: Exclude<FileNode, DirectoryNode>,
-  source: FileHandle,
   path: string,
+  tarOf: (node: FileNode) => FileHandle,
 ): Promise<void> {
   switch (node.type) {
     case 'reg':
-      return copyData(node, source, path)
+      return copyData(node, tarOf(node), path)
     case 'symlink':
       return symlink(bytesOf(node.linkName), bytesOf(path))
     default:

@@ -1,17 +1,18 @@
 // An image as a writable root file system: layers stacked by overlayfs, each mounted in place over its decompressed tar
 // where the kernel can, unpacked otherwise.
 
-import {mkdir, rm, writeFile} from 'node:fs/promises'
+import {type FileHandle, mkdir, open, rm, writeFile} from 'node:fs/promises'
 import {join} from 'node:path'
 import pLimit from 'p-limit'
 import {encodeErofs} from '../erofs/encode-image.ts'
 import type {CallOptions, ContentStore} from '../oci/content-store.ts'
 import type {ImageConfig, ImageManifest} from '../oci/manifest.ts'
 import type {TarEntry} from '../tar/tar-entry.ts'
-import type {DirectoryNode} from '../vfs/file-tree.ts'
+import type {DirectoryNode, FileNode} from '../vfs/file-tree.ts'
 import {extractTree} from './extract-tree.ts'
 import {type LayerTar, writeLayerTar} from './layer-tar.ts'
 import {treeOfLayer} from './layer-tree.ts'
+import {mergeTrees} from './merge-trees.ts'
 import {canMountErofs, mountErofs} from './mount-erofs.ts'
 import {mountOverlay, mountTmpfs, unmountBelow} from './mounts.ts'
 import {createPlacer, type PlacedEntry} from './placement.ts'
@@ -49,23 +50,16 @@ export async function mountImageRootfs(
   const layers = tars.map(tar => placer.placeLayer(tar.entries))
   const trees: DirectoryNode[] = []
   for (const entries of layers) trees.push(treeOfLayer(entries, trees))
-  const parts = tars.map((tar, index) => ({
-    tar,
-    tree: trees[index]!,
-    target: join(directory, 'layers', String(index)),
-  }))
-  for (const {target} of parts) await mkdir(target)
+  const parts = tars.map((tar, index) => ({tar, tree: trees[index]!, target: `layers/${index}`}))
   const inPlace = (await canMountErofs(directory)) && (await mountInPlace(directory, parts, options))
-  if (!inPlace) {
-    for (const part of parts) await extractLayer(part, options)
-    await stack(directory, parts.length, options)
-  }
+  if (!inPlace) await unpack(directory, parts, options)
   return {path: join(directory, 'rootfs'), layers, inPlace}
 }
 
 interface LayerPart {
   readonly tar: LayerTar
   readonly tree: DirectoryNode
+  /** Its mount point, relative to the directory. */
   readonly target: string
 }
 
@@ -79,8 +73,12 @@ async function mountInPlace(
   options: CallOptions,
 ): Promise<boolean> {
   try {
-    for (const part of parts) await mountLayer(part)
-    await stack(directory, parts.length, options)
+    for (const part of parts) await mountLayer(directory, part)
+    await stack(
+      directory,
+      parts.map(({target}) => target),
+      options,
+    )
     return true
   } catch {
     options.signal?.throwIfAborted()
@@ -107,24 +105,50 @@ async function writeTars(source: RootfsSource, directory: string, options: CallO
   })
 }
 
-async function mountLayer({tar, tree, target}: LayerPart): Promise<void> {
+async function mountLayer(directory: string, {tar, tree, target}: LayerPart): Promise<void> {
   const image = `${tar.path}.erofs`
   await writeFile(image, encodeErofs(tree, {blockSize: 512, dataSize: tar.size}))
-  mountErofs({image, data: tar.path, target})
+  await mkdir(join(directory, target))
+  mountErofs({image, data: tar.path, target: join(directory, target)})
 }
 
-async function extractLayer({tar, tree, target}: LayerPart, options: CallOptions): Promise<void> {
-  await extractTree(tree, tar.path, target, options)
-  await rm(tar.path)
+/**
+ * All layers into one directory, below an overlayfs all the same: tracing takes a file system as a whole, and must not
+ * take the host's.
+ */
+async function unpack(directory: string, parts: readonly LayerPart[], options: CallOptions): Promise<void> {
+  await using files = new AsyncDisposableStack()
+  const tars = new Map<FileNode, FileHandle>()
+  for (const {tar, tree} of parts) {
+    const file = files.use(await open(tar.path, 'r'))
+    for (const node of filesOf(tree)) tars.set(node, file)
+  }
+  const merged = 'layers/merged'
+  await mkdir(join(directory, merged))
+  await extractTree(
+    mergeTrees(parts.map(({tree}) => tree)),
+    join(directory, merged),
+    node => tars.get(node)!,
+    options,
+  )
+  await stack(directory, [merged], options)
+  for (const {tar} of parts) await rm(tar.path)
+}
+
+function* filesOf(directory: DirectoryNode): Generator<FileNode> {
+  for (const node of directory.children.values()) {
+    if (node.type === 'dir') yield* filesOf(node)
+    else if (node.type === 'reg') yield node
+  }
 }
 
 /** overlayfs refuses some file systems below its writable directories, another overlayfs for one: then memory serves. */
-async function stack(directory: string, layers: number, options: CallOptions): Promise<void> {
-  // An image without layers still has a root; overlayfs wants two lower directories when there is no upper one.
-  if (layers === 0) await mkdir(join(directory, 'layers', '0'))
+async function stack(directory: string, layers: readonly string[], options: CallOptions): Promise<void> {
+  // An image without layers still has a root; overlayfs wants a lower directory.
+  const lower = layers.length > 0 ? layers : ['layers']
   const mount = {
     base: directory,
-    lower: Array.from({length: Math.max(1, layers)}, (_, index) => `layers/${index}`),
+    lower,
     upper: 'writable/upper',
     work: 'writable/work',
     target: 'rootfs',

@@ -115,7 +115,9 @@ function fileOf(entry: TarEntry): FileNode {
     throw new CodedError('internal', `Cannot take ${JSON.stringify(entry.name)} for a file of its own`)
   }
   const dataOffset = entry.size > 0 ? payloadOffsetOf(entry) : 0
-  return {...attributesOf(entry), type: entry.type, size: entry.size, dataOffset}
+  // Linux gives every symlink this mode, and no way to change it.
+  const mode = entry.type === 'symlink' ? 0o777 : entry.mode & 0o7777
+  return {...attributesOf(entry), type: entry.type, mode, size: entry.size, dataOffset}
 }
 
 function attributesOf(entry: TarEntry) {

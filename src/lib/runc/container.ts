@@ -206,7 +206,7 @@ function feed(child: ChildProcess, stdin: ContainerOptions['stdin']): void {
   })
 }
 
-/** Copies at the pace of `target`; a target that closes early (a pipe to `head`) does not stop the workload. */
+/** Copies at the pace of `target`. */
 async function pass(
   source: Readable,
   target: Writable | undefined,
@@ -215,12 +215,20 @@ async function pass(
   try {
     for await (const chunk of source as AsyncIterable<Uint8Array>) {
       see(chunk)
-      if (target?.writable && !target.write(chunk))
-        await Promise.race([once(target, 'drain'), once(target, 'close')])
+      if (target) await write(target, chunk)
     }
   } catch {
     // The stream was destroyed when its grace was over.
   }
+}
+
+/** A target that closes early (a pipe to `head`) does not stop the workload, nor the watching of what it prints. */
+async function write(target: Writable, chunk: Uint8Array): Promise<void> {
+  if (!target.writable || target.write(chunk)) return
+  const settled = new AbortController()
+  const events = ['drain', 'close'].map(event => once(target, event, {signal: settled.signal}))
+  await Promise.race(events).catch(() => {})
+  settled.abort()
 }
 
 /** The last bytes of a stream. */

@@ -52,6 +52,8 @@ export async function startAccessTracer(directory: string, options: CallOptions 
   try {
     const first = await next()
     if (first.done || first.value[0] !== READY) {
+      // Its reason may still be on the way.
+      await withPatience(ended, options.signal)
       throw new CodedError(
         'failed-precondition',
         `Cannot trace file accesses: ${said.trim() || 'the helper did not start'}`,

@@ -1,0 +1,103 @@
+import {constants, deflateRawSync, gzipSync, zstdCompressSync} from 'node:zlib'
+import {describe, expect, it} from 'vitest'
+import {decompressStream} from '../../src/lib/io/decompress.ts'
+import type {LayerCompression} from '../../src/lib/oci/media-type.ts'
+
+/** A skippable frame of RFC 8878, section 3.1.2. */
+const SKIPPABLE = Buffer.from([0x5f, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3])
+const EMPTY_SKIPPABLE = Buffer.from([0x50, 0x2a, 0x4d, 0x18, 0, 0, 0, 0])
+const noise = Buffer.from(
+  Array.from({length: 300_000}, (_, index) => (index * index * 31 + (index >> 7)) & 0xff),
+)
+
+async function decompress(bytes: Uint8Array, compression: LayerCompression, step: number): Promise<Buffer> {
+  const cut = async function* () {
+    for (let at = 0; at < bytes.length; at += step) yield bytes.subarray(at, at + step)
+  }
+  const parts: Uint8Array[] = []
+  for await (const part of decompressStream(cut(), compression, 'the layer')) parts.push(part)
+  return Buffer.concat(parts)
+}
+
+describe('a compressed stream', () => {
+  const check = (
+    name: string,
+    bytes: Uint8Array,
+    compression: LayerCompression,
+    expected: Uint8Array | string,
+  ) => {
+    for (const step of [1, 7, 1 << 20]) {
+      // Byte by byte is for what is small.
+      if (step === 1 && bytes.length > 10_000) continue
+      it(`${name} gives its contents, ${step} bytes at a time`, async () => {
+        expect((await decompress(bytes, compression, step)).equals(Buffer.from(expected))).toBe(true)
+      })
+    }
+  }
+  const frame = (text: string | Uint8Array, params: Record<number, number> = {}) =>
+    zstdCompressSync(text, {params})
+  const checked = {[constants.ZSTD_c_checksumFlag]: 1}
+
+  check('that is none', Buffer.from('plain'), 'none', 'plain')
+  check('of one gzip member', gzipSync('hello'), 'gzip', 'hello')
+  check('of many gzip members', Buffer.concat([gzipSync('a'), gzipSync(''), gzipSync('b')]), 'gzip', 'ab')
+  check('of one zstd frame', frame(noise), 'zstd', noise)
+  check('of many zstd frames', Buffer.concat([frame('a'), frame(''), frame('b', checked)]), 'zstd', 'ab')
+  check(
+    'of large zstd frames',
+    Buffer.concat([frame(noise, checked), frame(noise)]),
+    'zstd',
+    Buffer.concat([noise, noise]),
+  )
+  check(
+    'of zstd frames among skippable ones',
+    Buffer.concat([SKIPPABLE, frame('a'), EMPTY_SKIPPABLE, SKIPPABLE, frame('b'), SKIPPABLE]),
+    'zstd',
+    'ab',
+  )
+  check('of repeated bytes in zstd', frame(Buffer.alloc(500_000, 'q')), 'zstd', Buffer.alloc(500_000, 'q'))
+
+  const refuse = (name: string, bytes: Uint8Array, compression: LayerCompression) =>
+    it(`is refused when ${name}`, async () => {
+      for (const step of [3, 1 << 20]) {
+        await expect(decompress(bytes, compression, step)).rejects.toMatchObject({
+          code: 'corrupt',
+          message: expect.stringContaining('the layer'),
+        })
+      }
+    })
+  const flipped = (bytes: Buffer, at: number) => {
+    bytes[at]! ^= 0x55
+    return bytes
+  }
+
+  refuse('it is no gzip', Buffer.from('plain text, and no gzip'), 'gzip')
+  refuse('its gzip is cut short', gzipSync(noise).subarray(0, -9), 'gzip')
+  refuse('its gzip checksum is wrong', flipped(gzipSync('hello'), gzipSync('hello').length - 6), 'gzip')
+  refuse('it is bare deflate', deflateRawSync('hello'), 'gzip')
+  refuse('it is no zstd', Buffer.from('plain text, and no zstd'), 'zstd')
+  refuse('its zstd is cut short', frame(noise).subarray(0, -1), 'zstd')
+  refuse(
+    'its second zstd frame is cut short',
+    Buffer.concat([frame('a'), frame(noise).subarray(0, 50)]),
+    'zstd',
+  )
+  refuse('something else follows a zstd frame', Buffer.concat([frame('a'), Buffer.from('junk')]), 'zstd')
+  refuse('its skippable frame is cut short', SKIPPABLE.subarray(0, -1), 'zstd')
+  refuse(
+    'its zstd checksum is wrong',
+    flipped(frame(noise, checked), frame(noise, checked).length - 1),
+    'zstd',
+  )
+
+  it('passes errors of its source on', async () => {
+    const failing = async function* (): AsyncGenerator<Uint8Array> {
+      yield gzipSync(noise).subarray(0, 100)
+      throw new Error('connection lost')
+    }
+    const read = async () => {
+      for await (const _ of decompressStream(failing(), 'gzip', 'the layer'));
+    }
+    await expect(read()).rejects.toThrow('connection lost')
+  })
+})
