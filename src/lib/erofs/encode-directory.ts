@@ -2,6 +2,7 @@
 // across the whole directory, `.` and `..` among them, so that the kernel can search it by bisection.
 
 import {encodeByteText} from '../io/byte-text.ts'
+import {checkName} from './limits.ts'
 import {DIRENT_SIZE} from './on-disk.ts'
 
 /** One name. `nid` is filled in later, when all inodes have their places. */
@@ -17,7 +18,7 @@ export interface DirectoryBlocks<Node> {
   readonly size: number
 }
 
-/** Sorts and cuts the entries of a directory. */
+/** Sorts and cuts the entries of a directory. Throws `unsupported` for names that cannot be. */
 export function layOutDirectory<Node>(
   self: Node,
   parent: Node,
@@ -27,7 +28,7 @@ export function layOutDirectory<Node>(
   const entries = [
     {name: encodeByteText('.'), node: self},
     {name: encodeByteText('..'), node: parent},
-    ...Array.from(children, ([name, node]) => ({name: encodeByteText(name), node})),
+    ...Array.from(children, child => entryOf(...child)),
   ].sort((left, right) => compareBytes(left.name, right.name))
   const blocks: DirectoryEntry<Node>[][] = []
   let block: DirectoryEntry<Node>[] = []
@@ -44,6 +45,12 @@ export function layOutDirectory<Node>(
   }
   blocks.push(block)
   return {blocks, size: (blocks.length - 1) * blockSize + used}
+}
+
+function entryOf<Node>(text: string, node: Node): DirectoryEntry<Node> {
+  const name = encodeByteText(text)
+  checkName(name)
+  return {name, node}
 }
 
 /** Writes one block at `at`. A name ends where the next begins; the last of a full block at a NUL or the block's end. */

@@ -5,6 +5,7 @@ import {CodedError} from '../errors/coded-error.ts'
 import {encodeByteText} from '../io/byte-text.ts'
 import type {DirectoryNode, FileNode} from '../vfs/file-tree.ts'
 import {type DirectoryBlocks, layOutDirectory, putDirectoryBlock} from './encode-directory.ts'
+import {checkNode} from './limits.ts'
 import {
   direntType,
   encodeDevice,
@@ -46,12 +47,12 @@ interface Placed {
 }
 
 /**
- * Encodes `root`. Throws `unsupported` for a tree that EROFS cannot hold, `invalid-argument` for data that is not
- * aligned to blocks.
+ * Encodes `root`. Throws `unsupported` for a tree that EROFS cannot hold, `invalid-argument` for files whose data do not
+ * start a block or lie beyond the data device.
  */
 export function encodeErofs(root: DirectoryNode, options: EncodeOptions): Uint8Array {
   const {blockSize} = options
-  const placed = collect(root, blockSize)
+  const placed = collect(root, options)
   const metadataEnd = placeInodes(placed.values(), blockSize)
   const dataBlocks = placeBlocks(placed.values(), metadataEnd / blockSize)
   const blocks = metadataEnd / blockSize + dataBlocks
@@ -79,7 +80,8 @@ export function encodeErofs(root: DirectoryNode, options: EncodeOptions): Uint8A
 }
 
 /** Every inode once, directories before what is in them; hard links counted. */
-function collect(root: DirectoryNode, blockSize: number): Map<FileNode, Placed> {
+function collect(root: DirectoryNode, options: EncodeOptions): Map<FileNode, Placed> {
+  const {blockSize} = options
   const placed = new Map<FileNode, Placed>()
   const pending: {readonly node: FileNode; readonly parent: DirectoryNode}[] = [{node: root, parent: root}]
   for (const {node, parent} of pending) {
@@ -90,12 +92,15 @@ function collect(root: DirectoryNode, blockSize: number): Map<FileNode, Placed> 
     }
     const directory =
       node.type === 'dir' ? layOutDirectory<FileNode>(node, parent, node.children, blockSize) : undefined
+    const target = node.type === 'symlink' ? encodeByteText(node.linkName) : new Uint8Array(0)
+    checkNode(node, target)
+    checkData(node, options)
     placed.set(node, {
       node,
       number: placed.size + 1,
       xattrs: encodeXattrs(node.xattrs),
       directory,
-      target: node.type === 'symlink' ? encodeByteText(node.linkName) : new Uint8Array(0),
+      target,
       offset: 0,
       links: 1,
       inlineSize: 0,
@@ -111,6 +116,23 @@ function collect(root: DirectoryNode, blockSize: number): Map<FileNode, Placed> 
     placed.get(node)!.links++
   }
   return placed
+}
+
+function checkData(node: FileNode, {blockSize, dataSize}: EncodeOptions): void {
+  const {type, size, dataOffset} = node
+  if (type !== 'reg' || size === 0) return
+  if (dataOffset % blockSize !== 0) {
+    throw new CodedError(
+      'invalid-argument',
+      `Cannot address data at ${dataOffset}: it is not at a block's start`,
+    )
+  }
+  if (dataOffset + size > dataSize) {
+    throw new CodedError(
+      'invalid-argument',
+      `Cannot address ${size} bytes at ${dataOffset}: the data end at ${dataSize}`,
+    )
+  }
 }
 
 /** Gives each inode its offset; returns where the metadata ends, a multiple of the block size. */
@@ -195,12 +217,6 @@ function startBlockOf(inode: Placed, blockSize: number, deviceAddress: number): 
   const {node} = inode
   if (node.type === 'char' || node.type === 'block') return encodeDevice(node.devMajor, node.devMinor)
   if (node.type !== 'reg') return inode.firstBlock
-  if (node.dataOffset % blockSize !== 0) {
-    throw new CodedError(
-      'invalid-argument',
-      `Cannot address data at ${node.dataOffset}: it is not at a block's start`,
-    )
-  }
   return node.size > 0 ? deviceAddress + node.dataOffset / blockSize : 0
 }
 

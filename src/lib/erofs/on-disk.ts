@@ -2,6 +2,7 @@
 
 import {encodeByteText} from '../io/byte-text.ts'
 import type {NodeType, TreeNode} from '../vfs/file-tree.ts'
+import {checkXattr, checkXattrsSize} from './limits.ts'
 
 /** Where the superblock is, and its magic. */
 export const SUPERBLOCK_OFFSET = 1024
@@ -35,7 +36,7 @@ const FILE_TYPES: Readonly<Record<NodeType, {readonly mode: number; readonly dir
   symlink: {mode: 0o120000, dirent: 7},
 }
 
-/** Names of extended attributes are stored without these prefixes; the longest that fits comes first. */
+/** Names of extended attributes are stored without these prefixes; one that does not end with a dot is a whole name. */
 const XATTR_PREFIXES: readonly (readonly [string, number])[] = [
   ['system.posix_acl_access', 2],
   ['system.posix_acl_default', 3],
@@ -112,14 +113,19 @@ export function direntType(node: TreeNode): number {
   return FILE_TYPES[node.type].dirent
 }
 
-/** The inline xattr body of an inode: empty, or a header and entries, a multiple of 4 bytes. Unknown prefixes are dropped. */
+/**
+ * The inline xattr body of an inode: empty, or a header and entries, a multiple of 4 bytes. Names that Linux does not
+ * know are dropped. Throws `unsupported` for what is too large.
+ */
 export function encodeXattrs(xattrs: ReadonlyMap<string, Uint8Array> | undefined): Uint8Array {
   const entries = [...(xattrs ?? [])].flatMap(([name, value]) => {
-    const prefix = XATTR_PREFIXES.find(([text]) => name.startsWith(text))
+    const prefix = XATTR_PREFIXES.find(([text]) => (text.endsWith('.') ? isBelow(name, text) : name === text))
     return prefix ? [encodeXattr(encodeByteText(name.slice(prefix[0].length)), prefix[1], value)] : []
   })
   if (entries.length === 0) return new Uint8Array(0)
-  const bytes = new Uint8Array(XATTR_HEADER_SIZE + entries.reduce((sum, entry) => sum + entry.length, 0))
+  const size = XATTR_HEADER_SIZE + entries.reduce((sum, entry) => sum + entry.length, 0)
+  checkXattrsSize(size)
+  const bytes = new Uint8Array(size)
   let at = XATTR_HEADER_SIZE
   for (const entry of entries) {
     bytes.set(entry, at)
@@ -128,8 +134,13 @@ export function encodeXattrs(xattrs: ReadonlyMap<string, Uint8Array> | undefined
   return bytes
 }
 
+function isBelow(name: string, prefix: string): boolean {
+  return name.startsWith(prefix) && name.length > prefix.length
+}
+
 /** Name length, prefix, value size, name, value, padded to 4 bytes. */
 function encodeXattr(name: Uint8Array, prefix: number, value: Uint8Array): Uint8Array {
+  checkXattr(name, value)
   const bytes = new Uint8Array(Math.ceil((XATTR_ENTRY_SIZE + name.length + value.length) / 4) * 4)
   bytes.set([name.length, prefix, value.length & 0xff, value.length >> 8])
   bytes.set(name, XATTR_ENTRY_SIZE)
