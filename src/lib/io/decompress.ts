@@ -27,7 +27,9 @@ export async function* decompressStream(
     return
   }
   const zlib =
-    compression === 'gzip' ? createGunzip({chunkSize: CHUNK_SIZE}) : createZstdDecompress({chunkSize: CHUNK_SIZE})
+    compression === 'gzip'
+      ? createGunzip({chunkSize: CHUNK_SIZE})
+      : createZstdDecompress({chunkSize: CHUNK_SIZE})
   // node's zstd stops at the end of a frame within a chunk, so each chunk it gets holds parts of one frame only.
   const input = compression === 'gzip' ? chunks : splitZstdFrames(chunks, where)
   const {signal} = options
@@ -50,5 +52,10 @@ export async function* decompressStream(
 function isZlibError(error: unknown): boolean {
   if (codeOf(error) !== 'internal' || error instanceof CodedError) return false
   const code = (error as NodeJS.ErrnoException).code ?? ''
-  return code.startsWith('Z_') || code.startsWith('ZSTD_') || code.startsWith('ERR_ZLIB') || code === 'ERR_STREAM_PREMATURE_CLOSE'
+  return (
+    code.startsWith('Z_') ||
+    code.startsWith('ZSTD_') ||
+    code.startsWith('ERR_ZLIB') ||
+    code === 'ERR_STREAM_PREMATURE_CLOSE'
+  )
 }

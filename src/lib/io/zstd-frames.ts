@@ -40,7 +40,11 @@ export async function* splitZstdFrames(
         if (part === 'magic') {
           if (value === FRAME_MAGIC) [part, need] = ['descriptor', 1]
           else if ((value & 0xfffffff0) >>> 0 === SKIPPABLE_MAGIC) [part, need] = ['skippable-size', 4]
-          else throw new CodedError('corrupt', `Cannot decompress ${where}: there is no zstd frame where one must start`)
+          else
+            throw new CodedError(
+              'corrupt',
+              `Cannot decompress ${where}: there is no zstd frame where one must start`,
+            )
         } else if (part === 'skippable-size') {
           skip = value
           isLastBlock = true
