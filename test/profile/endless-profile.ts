@@ -2,7 +2,7 @@
 
 import {profilingAdapters} from '../../src/cli/profiling-adapters.ts'
 import {profileImage} from '../../src/lib/profile/profile-image.ts'
-import {busyboxLayer, runnableImage} from '../support/runnable-image.ts'
+import {busyboxLayer, runnableImage} from '../support/busybox-image.ts'
 
 await profileImage(await runnableImage([busyboxLayer()]), {
   adapters: profilingAdapters,

@@ -2,7 +2,7 @@ import {execFileSync, spawn} from 'node:child_process'
 import {once} from 'node:events'
 import {mkdirSync, readdirSync, readFileSync, writeFileSync} from 'node:fs'
 import {mkdir, readdir, writeFile} from 'node:fs/promises'
-import {join, resolve} from 'node:path'
+import {basename, join, resolve} from 'node:path'
 import {PassThrough, Writable} from 'node:stream'
 import {describe, expect, it, onTestFinished} from 'vitest'
 import {profilingAdapters} from '../../src/cli/profiling-adapters.ts'
@@ -10,27 +10,28 @@ import {digestOf} from '../../src/lib/io/sha256.ts'
 import {type Profile, type ProfileOptions, profileImage} from '../../src/lib/profile/profile-image.ts'
 import {unmountBelow} from '../../src/lib/rootfs/mounts.ts'
 import {parseMount, type WorkloadOptions} from '../../src/lib/runc/workload.ts'
-import {describeWith} from '../support/requires.ts'
 import {
   accessorProgram,
   busyboxLayer,
   executable,
   type RunnableImage,
   runnableImage,
-} from '../support/runnable-image.ts'
+} from '../support/busybox-image.ts'
+import {describeWith} from '../support/requires.ts'
 import {archive, directory, member, pax} from '../support/tar.ts'
 import {temporaryDirectory} from '../support/temporary.ts'
 
-/** Whatever a sandbox could leave behind on this machine. */
-function traces(sandboxRoot: string): string[] {
-  const mounts = readFileSync('/proc/self/mountinfo', 'utf8')
-    .split('\n')
-    .filter(line => line.includes(sandboxRoot))
-  const cgroups = execFileSync('find', ['/sys/fs/cgroup', '-maxdepth', '3', '-name', 'ctr-remote-*'], {
-    encoding: 'utf8',
-  })
-  const namespaces = listed('/var/run/netns').filter(name => name.startsWith('ctr-remote-'))
-  return [...mounts, ...cgroups.split('\n').filter(Boolean), ...namespaces, ...listed(sandboxRoot)]
+/** What sandboxes with these ids have left behind on this machine. */
+function leftBehind(sandboxRoot: string, ids: readonly string[]): string[] {
+  const mounts = readFileSync('/proc/self/mountinfo', 'utf8').split('\n')
+  const find = ['/sys/fs/cgroup', '-maxdepth', '3', '-name', 'ctr-remote-*']
+  const cgroups = execFileSync('find', find, {encoding: 'utf8'}).split('\n')
+  return [
+    ...mounts.filter(line => line.includes(sandboxRoot)),
+    ...cgroups.filter(path => ids.includes(basename(path))),
+    ...listed('/var/run/netns').filter(name => ids.includes(name)),
+    ...listed(sandboxRoot),
+  ]
 }
 
 function listed(path: string): string[] {
@@ -64,17 +65,25 @@ async function profile(
   const sandboxRoot = options.sandboxRoot ?? join(await temporaryDirectory(), 'sandboxes')
   const stdout = new Collector()
   const stderr = new Collector()
+  const ids: string[] = []
+  const {adapters = profilingAdapters} = options
   try {
     const result = await profileImage(image, {
-      adapters: profilingAdapters,
       periodSeconds: 30,
       ...options,
+      adapters: {
+        ...adapters,
+        hostsFile: (id, additions) => {
+          ids.push(id)
+          return adapters.hostsFile(id, additions)
+        },
+      },
       sandboxRoot,
       workload: {stdout, stderr, ...workload},
     })
     return {...result, stdout: stdout.text, stderr: stderr.text}
   } finally {
-    expect(traces(sandboxRoot)).toEqual([])
+    expect(leftBehind(sandboxRoot, ids)).toEqual([])
   }
 }
 
@@ -380,9 +389,11 @@ describeWith(['root', 'runc', 'busybox', 'cc'], 'profiling a workload', () => {
     await once(child.stdout, 'data')
     child.kill('SIGKILL')
     await once(child, 'exit')
-    expect(traces(sandboxRoot)).not.toEqual([])
+    const ids = listed(sandboxRoot).map(name => name.slice(name.indexOf('ctr-remote-')))
+    expect(leftBehind(sandboxRoot, ids).length).toBeGreaterThan(ids.length)
     const image = await runnableImage([busybox])
     expect((await profile(image, sh('echo next'), {sandboxRoot})).stdout).toBe('next\n')
+    expect(leftBehind(sandboxRoot, ids)).toEqual([])
   })
 
   it('unpacks where file systems cannot be stacked deep enough, as in a container', async () => {
@@ -449,7 +460,7 @@ describeWith(['root', 'runc', 'busybox', 'script'], 'profiling with a terminal',
     expect(output).toContain('33 77')
     expect(output).toContain('got word')
     expect(output).toContain('["bin/busybox"]')
-    expect(traces(sandboxRoot)).toEqual([])
+    expect(listed(sandboxRoot)).toEqual([])
   })
 })
 
