@@ -149,9 +149,11 @@ function showGain(optimized: Optimized, verified: Verified, seconds: number): vo
   title('5. What was gained')
   const checked = verified.manifests[0]!.layers
   const table = new Table({
-    head: ['layer', 'plain', 'eStargz', 'files', 'read at start', 'to fetch before start'],
+    head: ['layer', 'plain', 'eStargz', 'files', 'read at start', 'to fetch before start'].map(name =>
+      chalk.bold(name),
+    ),
     colAligns: ['left', 'right', 'right', 'right', 'right', 'right'],
-    style: {head: ['bold']},
+    style: {head: [], border: []},
   })
   const {layers} = optimized
   for (const [index, layer] of layers.entries()) {
