@@ -196,7 +196,11 @@ describeWith(['root', 'tar', 'setfattr'], 'an EROFS image over a tar, mounted', 
 
   /** Every path with everything stat says of it, except inode numbers, link counts of directories and atimes. */
   const listing = (root: string) =>
-    execFileSync('find', ['.', '-printf', '%p %y %m %U %G %s %T@ %l\\n'], {cwd: root, encoding: 'utf8'})
+    execFileSync('find', ['.', '-printf', '%p %y %m %U %G %s %T@ %l\\n'], {
+      cwd: root,
+      encoding: 'utf8',
+      maxBuffer: 1 << 24,
+    })
       .split('\n')
       .map(line => line.replace(/^(\S+ d \S+ \S+ \S+) \d+ /, '$1 '))
       .sort()
