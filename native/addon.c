@@ -39,21 +39,23 @@ static napi_value throw_error(napi_env env, const char *message)
 	return NULL;
 }
 
-// Typed arrays and Buffers: their memory and length in bytes.
-static bool bytes_of(napi_env env, napi_value value, const uint8_t **data, size_t *size)
+// A typed array of the `wanted` type (Buffers have bytes): its memory, and how many elements it has.
+static bool array_of(napi_env env, napi_value value, napi_typedarray_type wanted, const void **data, size_t *count)
 {
 	bool typed = false;
 	napi_typedarray_type type;
-	size_t length, offset;
 	void *memory;
 	if (napi_is_typedarray(env, value, &typed) != napi_ok || !typed)
 		return false;
-	if (napi_get_typedarray_info(env, value, &type, &length, &memory, NULL, &offset) != napi_ok)
+	if (napi_get_typedarray_info(env, value, &type, count, &memory, NULL, NULL) != napi_ok)
 		return false;
-	size_t width = type == napi_float64_array ? 8 : type == napi_uint32_array ? 4 : 1;
 	*data = memory;
-	*size = length * width;
-	return true;
+	return type == wanted;
+}
+
+static bool bytes_of(napi_env env, napi_value value, const uint8_t **data, size_t *size)
+{
+	return array_of(env, value, napi_uint8_array, (const void **)data, size);
 }
 
 static bool spool_of(napi_env env, napi_value value, struct spool *spool)
@@ -74,17 +76,16 @@ static bool spool_of(napi_env env, napi_value value, struct spool *spool)
 // literals, offsets, sizes, counts
 static bool lists_of(napi_env env, const napi_value *args, struct piece_lists *lists)
 {
-	const uint8_t *offsets, *sizes, *counts;
-	size_t offsets_size, sizes_size, counts_size;
+	const void *offsets, *sizes, *counts;
+	size_t sizes_count;
 	if (!bytes_of(env, args[0], &lists->literals, &lists->literals_size) ||
-	    !bytes_of(env, args[1], &offsets, &offsets_size) || !bytes_of(env, args[2], &sizes, &sizes_size) ||
-	    !bytes_of(env, args[3], &counts, &counts_size) || offsets_size != sizes_size)
+	    !array_of(env, args[1], napi_float64_array, &offsets, &lists->pieces) ||
+	    !array_of(env, args[2], napi_float64_array, &sizes, &sizes_count) ||
+	    !array_of(env, args[3], napi_uint32_array, &counts, &lists->lists) || lists->pieces != sizes_count)
 		return false;
-	lists->offsets = (const double *)(const void *)offsets;
-	lists->sizes = (const double *)(const void *)sizes;
-	lists->pieces = offsets_size / sizeof(double);
-	lists->counts = (const uint32_t *)(const void *)counts;
-	lists->lists = counts_size / sizeof(uint32_t);
+	lists->offsets = offsets;
+	lists->sizes = sizes;
+	lists->counts = counts;
 	return true;
 }
 
@@ -227,6 +228,12 @@ static napi_value bad_arguments(napi_env env, struct job *job)
 	return throw_error(env, "Cannot call native code: wrong arguments");
 }
 
+static napi_value out_of_memory(napi_env env, struct job *job)
+{
+	free_job(env, job);
+	return throw_error(env, "out of memory");
+}
+
 static bool get_args(napi_env env, napi_callback_info info, napi_value *args, size_t wanted)
 {
 	size_t count = MAX_ARGS;
@@ -246,7 +253,7 @@ static napi_value js_compress_members(napi_env env, napi_callback_info info)
 	job->member = kind ? MEMBER_ZSTD : MEMBER_GZIP;
 	job->sizes = calloc(job->lists.lists + 1, sizeof *job->sizes);
 	if (!job->sizes)
-		return bad_arguments(env, job);
+		return out_of_memory(env, job);
 	return start_job(env, job, args, 7);
 }
 
@@ -260,7 +267,7 @@ static napi_value js_hash_pieces(napi_env env, napi_callback_info info)
 		return bad_arguments(env, job);
 	job->out_size = 32 * job->lists.lists;
 	if (!(job->out = malloc(job->out_size + 1)))
-		return bad_arguments(env, job);
+		return out_of_memory(env, job);
 	return start_job(env, job, args, 5);
 }
 
@@ -278,7 +285,7 @@ static napi_value js_inflate_member(napi_env env, napi_callback_info info)
 	job->member = kind ? MEMBER_ZSTD : MEMBER_GZIP;
 	job->out_size = (size_t)size;
 	if (!(job->out = malloc(job->out_size + 1)))
-		return bad_arguments(env, job);
+		return out_of_memory(env, job);
 	return start_job(env, job, args, 3);
 }
 
@@ -337,7 +344,7 @@ static napi_value js_digester_final(napi_env env, napi_callback_info info)
 		return bad_arguments(env, job);
 	job->out_size = 32;
 	if (!(job->out = malloc(32)))
-		return bad_arguments(env, job);
+		return out_of_memory(env, job);
 	return start_job(env, job, args, 1);
 }
 
@@ -371,16 +378,14 @@ static napi_value js_mount(napi_env env, napi_callback_info info)
 	return errno_value(env, system_mount(source, target, type, flags, data));
 }
 
-// umount(target, flags): errno
+// umount(target): errno
 static napi_value js_umount(napi_env env, napi_callback_info info)
 {
 	napi_value args[MAX_ARGS];
 	const char *target;
-	int32_t flags;
-	if (!get_args(env, info, args, 2) || !text_of(env, args[0], &target) ||
-	    napi_get_value_int32(env, args[1], &flags) != napi_ok)
+	if (!get_args(env, info, args, 1) || !text_of(env, args[0], &target))
 		return bad_arguments(env, NULL);
-	return errno_value(env, system_umount(target, flags));
+	return errno_value(env, system_umount(target));
 }
 
 // mknod(path, mode, major, minor): errno
@@ -423,22 +428,6 @@ static napi_value js_lutimes(napi_env env, napi_callback_info info)
 	return errno_value(env, system_lutimes(path, seconds, (long)nanoseconds));
 }
 
-// ioctl(fd, request, argument): the result, or minus errno; the argument's memory is updated in place
-static napi_value js_ioctl(napi_env env, napi_callback_info info)
-{
-	napi_value args[MAX_ARGS];
-	int32_t fd;
-	uint32_t request;
-	const uint8_t *argument;
-	size_t size;
-	int result;
-	if (!get_args(env, info, args, 3) || napi_get_value_int32(env, args[0], &fd) != napi_ok ||
-	    napi_get_value_uint32(env, args[1], &request) != napi_ok || !bytes_of(env, args[2], &argument, &size))
-		return bad_arguments(env, NULL);
-	int error = system_ioctl(fd, request, (void *)argument, &result);
-	return errno_value(env, error ? -error : result);
-}
-
 NAPI_MODULE_INIT()
 {
 	static const struct {
@@ -457,7 +446,6 @@ NAPI_MODULE_INIT()
 		{"mknod", js_mknod},
 		{"lsetxattr", js_lsetxattr},
 		{"lutimes", js_lutimes},
-		{"ioctl", js_ioctl},
 	};
 	for (size_t i = 0; i < COUNT(functions); i++) {
 		napi_value function;

@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -18,9 +17,9 @@ int system_mount(const char *source, const char *target, const char *type, unsig
 	return errno_of(mount(source, target, type, flags, data));
 }
 
-int system_umount(const char *target, int flags)
+int system_umount(const char *target)
 {
-	return errno_of(umount2(target, flags));
+	return errno_of(umount(target));
 }
 
 int system_mknod(const char *path, uint32_t mode, uint32_t major, uint32_t minor)
@@ -38,10 +37,4 @@ int system_lutimes(const char *path, int64_t seconds, long nanoseconds)
 	struct timespec time = {.tv_sec = seconds, .tv_nsec = nanoseconds};
 	struct timespec times[2] = {time, time};
 	return errno_of(utimensat(AT_FDCWD, path, times, AT_SYMLINK_NOFOLLOW));
-}
-
-int system_ioctl(int fd, unsigned long request, void *argument, int *result)
-{
-	*result = ioctl(fd, request, argument);
-	return errno_of(*result);
 }

@@ -85,7 +85,7 @@ for (const [codecName, createCodec] of codecs) {
           const codec = createCodec()
           const {bytes} = await codec.compressMembers(kind, 6, createSpool(), listsOf([[0, 5000]]))
           expect(Buffer.from(await codec.inflateMember(kind, bytes, 5000)).toString()).toBe(text(0, 5000))
-          for (const size of [0, 4999, 5001]) {
+          for (const size of [0, 4999, 5001, 2 ** 31, 2 ** 50]) {
             expect(await codec.inflateMember(kind, bytes, size).then(() => 'no error', codeOf)).toBe(
               'corrupt',
             )

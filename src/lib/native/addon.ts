@@ -37,12 +37,10 @@ export interface Addon {
   digesterFinal(digester: NativeDigester): Promise<Uint8Array>
   /** Text arguments are bytes that end with a NUL; the results are 0 or an errno. */
   mount(source: Uint8Array, target: Uint8Array, type: Uint8Array, flags: number, data: Uint8Array): number
-  umount(target: Uint8Array, flags: number): number
+  umount(target: Uint8Array): number
   mknod(path: Uint8Array, mode: number, major: number, minor: number): number
   lsetxattr(path: Uint8Array, name: Uint8Array, value: Uint8Array): number
   lutimes(path: Uint8Array, seconds: number, nanoseconds: number): number
-  /** What ioctl(2) returned, or minus an errno; `argument` is changed in place. */
-  ioctl(fd: number, request: number, argument: Uint8Array): number
 }
 
 declare const digesterBrand: unique symbol

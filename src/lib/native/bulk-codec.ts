@@ -16,12 +16,20 @@ export function createBulkCodec(): BulkCodec {
 export function createNativeCodec(addon: Addon): BulkCodec {
   return {
     name: 'native',
-    compressMembers: (kind, level, spool, members) =>
-      addon
-        .compressMembers(kindNumber(kind), level, spool.storage, ...argumentsOf(members))
-        .catch(failed('compress a batch of a layer')),
-    hashPieces: (spool, lists) =>
-      addon.hashPieces(spool.storage, ...argumentsOf(lists)).catch(failed('hash a batch of a layer')),
+    compressMembers: async (kind, level, spool, members) => {
+      try {
+        return await addon.compressMembers(kindNumber(kind), level, spool.storage, ...argumentsOf(members))
+      } catch (cause) {
+        throw failed('compress a batch of a layer', cause)
+      }
+    },
+    hashPieces: async (spool, lists) => {
+      try {
+        return await addon.hashPieces(spool.storage, ...argumentsOf(lists))
+      } catch (cause) {
+        throw failed('hash a batch of a layer', cause)
+      }
+    },
     createDigester: () => {
       const digester = addon.createDigester()
       const inOrder = createInOrder()
@@ -32,18 +40,21 @@ export function createNativeCodec(addon: Addon): BulkCodec {
         digest: () => inOrder(() => addon.digesterFinal(digester)),
       }
     },
-    inflateMember: (kind, bytes, size) =>
-      addon.inflateMember(kindNumber(kind), bytes, size).catch(cause => {
-        throw new CodedError(
-          'corrupt',
-          `Cannot decompress a ${kind} member of ${bytes.length} bytes: ${messageOf(cause)}`,
-          {
-            cause,
-          },
-        )
-      }),
+    inflateMember: async (kind, bytes, size) => {
+      try {
+        // Memory is taken before anything is decompressed, so what cannot be must not ask for it.
+        if (size > bytes.length * MAX_RATIO[kind]) throw new Error(`it cannot hold ${size} bytes`)
+        return await addon.inflateMember(kindNumber(kind), bytes, size)
+      } catch (cause) {
+        const what = `Cannot decompress a ${kind} member of ${bytes.length} bytes: ${messageOf(cause)}`
+        throw new CodedError('corrupt', what, {cause})
+      }
+    },
   }
 }
+
+/** The most bytes that one byte can decompress to: deflate's 258 for 2 bits, and a zstd block of 128 KiB in 4 bytes. */
+const MAX_RATIO = {gzip: 1032, zstd: 32_768} as const
 
 function kindNumber(kind: 'gzip' | 'zstd'): 0 | 1 {
   return kind === 'gzip' ? 0 : 1
@@ -53,8 +64,6 @@ function argumentsOf(lists: PieceLists): [Uint8Array, Float64Array, Float64Array
   return [lists.literals, lists.offsets, lists.sizes, lists.counts]
 }
 
-function failed(what: string): (cause: unknown) => never {
-  return cause => {
-    throw new CodedError('internal', `Cannot ${what}: ${messageOf(cause)}`, {cause})
-  }
+function failed(what: string, cause: unknown): CodedError {
+  return new CodedError('internal', `Cannot ${what}: ${messageOf(cause)}`, {cause})
 }

@@ -5,13 +5,8 @@ import {CodedError, type ErrorCode} from '../errors/coded-error.ts'
 import {encodeByteText} from '../io/byte-text.ts'
 import {requireAddon} from './addon.ts'
 
-/** mount(2) flags (linux/mount.h). */
+/** The mount(2) flag for read-only mounts (linux/mount.h). */
 export const MS_RDONLY = 1
-export const MS_NOSUID = 2
-export const MS_NODEV = 4
-export const MS_NOEXEC = 8
-/** umount2(2): take it out of the tree now, clean up when nobody uses it any more. */
-export const MNT_DETACH = 2
 
 export interface MountArguments {
   readonly source: string
@@ -29,9 +24,9 @@ export function mount(request: MountArguments): void {
   check(error, `mount ${type} at ${JSON.stringify(target)}`)
 }
 
-/** umount2(2). */
-export function unmount(target: string, flags = 0): void {
-  check(requireAddon().umount(text(target), flags), `unmount ${JSON.stringify(target)}`)
+/** umount(2): `failed-precondition` while something in it is in use. */
+export function unmount(target: string): void {
+  check(requireAddon().umount(text(target)), `unmount ${JSON.stringify(target)}`)
 }
 
 /** mknod(2): `mode` has the file type's bits. */
@@ -48,13 +43,6 @@ export function setXattr(path: string, name: string, value: Uint8Array): void {
 /** Sets access and modification time with all their nanoseconds; symlinks are not followed. */
 export function setTimes(path: string, seconds: number, nanoseconds: number): void {
   check(requireAddon().lutimes(text(path), seconds, nanoseconds), `set the time of ${JSON.stringify(path)}`)
-}
-
-/** ioctl(2) with `argument` changed in place; returns the call's result. */
-export function ioctl(fd: number, request: number, argument: Uint8Array, what: string): number {
-  const result = requireAddon().ioctl(fd, request, argument)
-  check(Math.max(0, -result), what)
-  return result
 }
 
 function text(value: string): Uint8Array {
