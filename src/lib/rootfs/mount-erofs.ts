@@ -3,7 +3,7 @@
 import {mkdir, mkdtemp, rm, writeFile} from 'node:fs/promises'
 import {join} from 'node:path'
 import {encodeErofs} from '../erofs/encode-image.ts'
-import {MS_RDONLY, mount, unmount} from '../native/system-calls.ts'
+import {MNT_DETACH, MS_RDONLY, mount, unmount} from '../native/system-calls.ts'
 import {plainDirectory} from '../vfs/file-tree.ts'
 
 export interface ErofsMount {
@@ -30,7 +30,8 @@ export async function canMountErofs(directory: string): Promise<boolean> {
     await writeFile(data, new Uint8Array(512))
     await mkdir(target)
     mountErofs({image, data, target})
-    unmount(target)
+    // Detached, because whoever walks over all mounts of the machine just then makes it busy.
+    unmount(target, MNT_DETACH)
     return true
   } catch {
     return false
