@@ -3,8 +3,9 @@
 import {mkdir, mkdtemp, rm, writeFile} from 'node:fs/promises'
 import {join} from 'node:path'
 import {encodeErofs} from '../erofs/encode-image.ts'
-import {MNT_DETACH, MS_RDONLY, mount, unmount} from '../native/system-calls.ts'
+import {MS_RDONLY, mount} from '../native/system-calls.ts'
 import {plainDirectory} from '../vfs/file-tree.ts'
+import {unmountBelow} from './mounts.ts'
 
 export interface ErofsMount {
   /** The metadata image, and the file that holds the data. */
@@ -30,12 +31,11 @@ export async function canMountErofs(directory: string): Promise<boolean> {
     await writeFile(data, new Uint8Array(512))
     await mkdir(target)
     mountErofs({image, data, target})
-    // Detached, because whoever walks over all mounts of the machine just then makes it busy.
-    unmount(target, MNT_DETACH)
     return true
   } catch {
     return false
   } finally {
+    await unmountBelow(probe)
     await rm(probe, {recursive: true, force: true})
   }
 }
