@@ -29,6 +29,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+// Events read at once. The kernel opens a descriptor for each, and drops the event when the process may have no more of
+// them (the usual limit is 1024).
+#define MAX_EVENTS 256
+
 // What was seen: (device, inode) pairs in an open-addressing table whose size is a power of two.
 struct seen {
 	struct {
@@ -61,7 +65,7 @@ static bool seen_grow(struct seen *seen)
 		return false;
 	for (size_t i = 0; i < seen->capacity; i++)
 		if (seen->slots[i].used)
-			grown.slots[slot_of(&grown, seen->slots[i].device, seen->slots[i].inode)] = *(&seen->slots[i]);
+			grown.slots[slot_of(&grown, seen->slots[i].device, seen->slots[i].inode)] = seen->slots[i];
 	grown.count = seen->count;
 	free(seen->slots);
 	*seen = grown;
@@ -115,12 +119,17 @@ static void report_access(int fd, const char *root, struct seen *seen)
 // Reports everything in the queue; returns false when it cannot be read.
 static bool drain(int queue, const char *root, struct seen *seen)
 {
-	_Alignas(struct fanotify_event_metadata) char buffer[64 * 1024];
+	struct fanotify_event_metadata buffer[MAX_EVENTS];
 	for (;;) {
 		ssize_t size = read(queue, buffer, sizeof buffer);
+		if (size < 0 && errno == EAGAIN)
+			return true;
+		if (size < 0 && (errno == EBADF || errno == EFAULT || errno == EINVAL))
+			return false;
+		// Any other error is of one event, which is off the queue: its file could not be opened, as a terminal cannot.
 		if (size < 0)
-			return errno == EAGAIN || errno == EINTR;
-		struct fanotify_event_metadata *event = (void *)buffer;
+			continue;
+		struct fanotify_event_metadata *event = buffer;
 		for (; FAN_EVENT_OK(event, size); event = FAN_EVENT_NEXT(event, size)) {
 			if (event->mask & FAN_Q_OVERFLOW)
 				put_record("O");
@@ -168,7 +177,8 @@ int main(int argc, char **argv)
 	if (!realpath(argv[1], root))
 		return fail("find the directory");
 	unsigned int flags = FAN_CLASS_NOTIF | FAN_UNLIMITED_QUEUE | FAN_UNLIMITED_MARKS | FAN_NONBLOCK | FAN_CLOEXEC;
-	int queue = fanotify_init(flags, O_RDONLY | O_LARGEFILE | O_CLOEXEC | O_NOATIME);
+	// O_NONBLOCK is for pipes, which would not open before somebody writes to them.
+	int queue = fanotify_init(flags, O_RDONLY | O_LARGEFILE | O_CLOEXEC | O_NOATIME | O_NONBLOCK);
 	if (queue < 0)
 		return fail("start fanotify");
 	unsigned int mark = FAN_MARK_ADD | FAN_MARK_FILESYSTEM;
