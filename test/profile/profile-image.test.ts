@@ -17,6 +17,7 @@ import {
   type RunnableImage,
   runnableImage,
 } from '../support/busybox-image.ts'
+import {convertTar} from '../support/layers.ts'
 import {describeWith} from '../support/requires.ts'
 import {archive, directory, member, pax} from '../support/tar.ts'
 import {temporaryDirectory} from '../support/temporary.ts'
@@ -117,6 +118,27 @@ describeWith(['root', 'runc', 'busybox', 'cc'], 'profiling a workload', () => {
       {path: 'c.txt', manifestDigest, layerIndex: 1},
     ])
     expect({warnings, exitCode, stopped}).toEqual({warnings: [], exitCode: 0, stopped: 'exited'})
+  })
+
+  it('gives converted layers the order of the upstream scenario', async () => {
+    const tars = [
+      archive(
+        executable('accessor', accessorProgram()),
+        member({name: 'a.txt'}, 'a'),
+        member({name: 'b.txt'}, 'b'),
+      ),
+      archive(member({name: 'd.txt'}, 'd'), member({name: 'c.txt'}, 'c')),
+      archive(member({name: 'e.txt'}, 'e')),
+    ]
+    const {layers} = await profile(await runnableImage(tars), {entrypoint: ['/accessor', '/a.txt', '/c.txt']})
+    const converted = await Promise.all(
+      tars.map((tar, index) => convertTar(tar, {prioritizedPaths: layers[index]!})),
+    )
+    expect(converted.map(({paths}) => paths)).toEqual([
+      ['accessor', 'a.txt', '.prefetch.landmark', 'b.txt', 'stargz.index.json'],
+      ['c.txt', '.prefetch.landmark', 'd.txt', 'stargz.index.json'],
+      ['.no.prefetch.landmark', 'e.txt', 'stargz.index.json'],
+    ])
   })
 
   it('follows scripts to their interpreters, and symbolic links to what they name', async () => {

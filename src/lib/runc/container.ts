@@ -14,8 +14,6 @@ import type {RuntimeSpec} from './runtime-spec.ts'
 /** How a workload ended; 128 + N for one that signal N killed, as shells say it. */
 export interface ContainerExit {
   readonly exitCode: number
-  /** The end of what it wrote, for messages; empty with a terminal. */
-  readonly lastOutput: string
 }
 
 export interface ContainerOptions {
@@ -43,8 +41,8 @@ export interface RunningContainer {
   killAll(): Promise<void>
 }
 
-/** How much of a workload's last output is kept for messages, bytes per stream. */
-const LAST_OUTPUT_SIZE = 4096
+/** How much of a workload's last words on standard error is kept, bytes. */
+const TAIL_SIZE = 4096
 /** How long to wait before a signal is sent again to a container that runc may not have finished to make. */
 const KILL_INTERVAL_MS = 100
 /** How long the output may stay open after runc has ended: a daemon of the workload can hold it forever. */
@@ -93,26 +91,21 @@ export async function startContainer(options: ContainerOptions): Promise<Running
       detached: !terminal,
     },
   )
-  const stdout = new OutputTail()
   const stderr = new OutputTail()
   feed(child, options.stdin)
   const outputs = Promise.all([
-    pass(child.stdout!, options.stdout, bytes => {
-      stdout.add(bytes)
-      options.onStdout?.(bytes)
-    }),
+    pass(child.stdout!, options.stdout, bytes => options.onStdout?.(bytes)),
     pass(child.stderr!, options.stderr, bytes => stderr.add(bytes)),
   ])
   const exited = waitFor(child, outputs, async exitCode => {
-    const said = stderr.text()
-    const failure = exitCode === 0 ? undefined : await startFailure(log, said, spec.process.args[0]!)
-    if (failure !== undefined) throw cannotStart(failure)
-    return {exitCode, lastOutput: said || stdout.text()}
+    const failure = exitCode === 0 ? undefined : await startFailure(log, stderr.text(), spec.process.args[0]!)
+    if (failure === undefined) return {exitCode}
+    throw new CodedError('failed-precondition', `Cannot start the workload: ${failure}`)
   })
   exited.catch(() => {})
   return {
     exited,
-    kill: async signal => void (await sendSignal(directory, id, signal)),
+    kill: signal => sendSignal(directory, id, signal),
     killAll: () => killUntilEnded(directory, id, exited),
   }
 }
@@ -135,14 +128,8 @@ function stateOf(directory: string): string {
 }
 
 /** A container that has just ended, or is not made yet, makes runc fail: whether it ended is what `exited` is for. */
-async function sendSignal(
-  directory: string,
-  id: string,
-  signal: string,
-  ...flags: string[]
-): Promise<boolean> {
-  const args = ['--root', stateOf(directory), 'kill', ...flags, id, signalForRunc(signal)]
-  return (await runCommand('runc', args)).exitCode === 0
+async function sendSignal(directory: string, id: string, signal: string): Promise<void> {
+  await runCommand('runc', ['--root', stateOf(directory), 'kill', id, signalForRunc(signal)])
 }
 
 /**
@@ -154,18 +141,16 @@ function signalForRunc(signal: string): string {
   return offset === undefined ? signal : String(34 + Number(offset))
 }
 
+/** The end of the first process is the end of all others of its PID namespace. */
 async function killUntilEnded(directory: string, id: string, exited: Promise<unknown>): Promise<void> {
   let hasEnded = false
-  const ended = exited
-    .catch(() => {})
-    .then(() => {
-      hasEnded = true
-    })
+  const markEnded = () => {
+    hasEnded = true
+  }
+  const ended = exited.then(markEnded, markEnded)
   // While runc is still making the container there is nothing to kill: ask again.
-  for (let flags = ['--all']; !hasEnded; ) {
-    const sent = await sendSignal(directory, id, 'KILL', ...flags)
-    // Newer versions of runc may refuse --all; the end of the first process ends all others of its PID namespace.
-    flags = sent || flags.length === 0 ? ['--all'] : []
+  while (!hasEnded) {
+    await sendSignal(directory, id, 'KILL')
     const pause = new AbortController()
     await Promise.race([
       ended,
@@ -236,7 +221,7 @@ class OutputTail {
   #bytes: Uint8Array = new Uint8Array()
 
   add(bytes: Uint8Array): void {
-    this.#bytes = Buffer.concat([this.#bytes, bytes]).subarray(-LAST_OUTPUT_SIZE)
+    this.#bytes = Buffer.concat([this.#bytes, bytes]).subarray(-TAIL_SIZE)
   }
 
   text(): string {
@@ -260,8 +245,4 @@ async function startFailure(log: string, stderr: string, program: string): Promi
 
 async function readLog(path: string): Promise<string> {
   return readFile(path, 'utf8').catch(() => '')
-}
-
-function cannotStart(reason: string): CodedError {
-  return new CodedError('failed-precondition', `Cannot start the workload: ${reason}`)
 }
