@@ -46,9 +46,9 @@ export function figuresOf(
 /** A table of one image's figures. The factors compare with the reference on as many cores. */
 export function formatTable(figures: readonly Figures[]): string {
   const table = new Table({
-    head: ['', 'cores', 'wall s', 'CPU s', 'MB/CPU-s', 'peak MB', 'out MB', 'vs source', 'wall', 'CPU'],
+    head: ['', 'cores', 'wall s', 'CPU s', 'MB/CPU-s', 'peak MB', 'out MB', 'growth', 'wall', 'CPU'],
     colAligns: ['left', ...Array<'right'>(9).fill('right')],
-    style: {head: ['dim'], border: ['dim'], compact: true},
+    style: {head: [], border: [], compact: true},
   })
   for (const row of figures) {
     const reference = figures.find(other => other.tool === 'reference' && other.cores === row.cores)
