@@ -1,17 +1,22 @@
 // The main job on a real image, from nothing: make an image of Debian packages, serve it from a registry, optimize it for
 // its workload registry to registry, verify the result from there, and show what was gained. Run by `npm run quickstart`.
 
-import {type ChildProcess, spawn} from 'node:child_process'
-import {once} from 'node:events'
 import {mkdtemp, readFile, rm} from 'node:fs/promises'
-import {tmpdir} from 'node:os'
-import {join, resolve} from 'node:path'
-import {createInterface} from 'node:readline'
+import {constants, tmpdir} from 'node:os'
+import {join} from 'node:path'
 import chalk from 'chalk'
 import Table from 'cli-table3'
+import {
+  ctrRemote,
+  ctrRemoteJson,
+  interruption,
+  ProgramFailed,
+  ROOT,
+  run,
+  startRegistry,
+  stopPrograms,
+} from './programs.ts'
 
-const ROOT = resolve(import.meta.dirname, '../..')
-const CTR_REMOTE = join(ROOT, 'bin/ctr-remote')
 const WORKLOAD = ['python3', '/app/hello.py']
 
 /** The parts of `--json` results that are shown here. */
@@ -26,167 +31,113 @@ interface Optimized {
 
 interface Verified {
   readonly sound: boolean
-  readonly manifests: readonly {
-    readonly layers: readonly {readonly files: number; readonly chunks: number}[]
-  }[]
+  readonly manifests: readonly {readonly layers: readonly {readonly files: number}[]}[]
 }
 
-const children = new Set<ChildProcess>()
-let interrupted = false
-for (const signal of ['SIGINT', 'SIGTERM'] as const) {
-  process.on(signal, () => {
-    interrupted = true
-    for (const child of children) child.kill(signal)
-  })
+process.exitCode = await main()
+
+async function main(): Promise<number> {
+  if (process.geteuid?.() !== 0) {
+    console.error(
+      'quickstart: making an image of Debian packages and watching its workload in a sandbox needs root:',
+    )
+    console.error('  sudo npm run quickstart')
+    return 1
+  }
+  const scratch = await mkdtemp(join(tmpdir(), 'ctr-remote-quickstart-'))
+  // The local store, away from the user's own images. ctr-remote takes flags from the environment too.
+  process.env.CTR_REMOTE_STORE = 'local'
+  process.env.CTR_REMOTE_DATA_DIR = join(scratch, 'store')
+  try {
+    await quickstart(scratch)
+    return 0
+  } catch (error) {
+    if (!(error instanceof ProgramFailed)) throw error
+    const signal = interruption()
+    console.error(`quickstart: ${signal ? 'interrupted' : error.message}`)
+    return signal ? 128 + constants.signals[signal] : 1
+  } finally {
+    await stopPrograms()
+    await rm(scratch, {recursive: true, force: true})
+  }
 }
 
-if (process.geteuid?.() !== 0) {
-  console.error(
-    'quickstart: needs root, to make an image from Debian packages and to watch its workload in a sandbox',
-  )
-  process.exit(1)
-}
-const scratch = await mkdtemp(join(tmpdir(), 'ctr-remote-quickstart-'))
-try {
-  await quickstart(scratch)
-} catch (error) {
-  console.error(
-    interrupted ? 'quickstart: interrupted' : `quickstart: ${error instanceof Error ? error.message : error}`,
-  )
-  process.exitCode = interrupted ? 130 : 1
-} finally {
-  for (const child of children) child.kill('SIGTERM')
-  await rm(scratch, {recursive: true, force: true})
-}
-
-async function quickstart(directory: string): Promise<void> {
+async function quickstart(scratch: string): Promise<void> {
   title('1. A real image: Debian, Python and a small application, in four layers')
-  note('made of Debian packages; kept for the next time')
-  const layout = join(directory, 'python')
+  console.log(
+    chalk.dim('$ examples/images/make-image python LAYOUT     # from Debian packages; kept for next time'),
+  )
+  const layout = join(scratch, 'python')
   await run(join(ROOT, 'examples/images/make-image'), ['python', layout])
 
-  title('2. A registry')
-  const registry = await startRegistry(directory)
+  title('2. A registry, with the image in it')
+  const registry = await startRegistry()
   const source = `docker://${registry}/python:plain`
   const target = `docker://${registry}/python:esgz`
-  await ctrRemote(['image', 'push', `${registry}/python:plain`, `oci:${layout}:latest`], directory)
+  await ctrRemote(['image', 'push', '--quiet', `${registry}/python:plain`, `oci:${layout}:latest`])
 
-  title('3. Optimize: run the workload, watch what it reads, put that first')
-  const record = join(directory, 'record.json')
-  const words = [
-    'image',
-    'optimize',
-    '--oci',
-    `--args=${JSON.stringify(WORKLOAD)}`,
-    `--record-out=${record}`,
-    source,
-    target,
-  ]
+  title('3. Optimize it: run the workload, watch what it reads, put that first')
+  const record = join(scratch, 'record.json')
   const startedMs = performance.now()
-  const optimized = await ctrRemoteJson<Optimized>(words, directory)
+  const optimized = await ctrRemoteJson<Optimized>([
+    ...['image', 'optimize', '--oci', `--args=${JSON.stringify(WORKLOAD)}`, `--record-out=${record}`],
+    ...[source, target],
+  ])
   const seconds = (performance.now() - startedMs) / 1000
 
-  title('4. Verify it, from the registry')
-  const verified = await ctrRemoteJson<Verified>(['image', 'verify', target], directory)
-  if (!verified.sound) throw new Error('the optimized image is not sound')
+  title('4. Verify it, from the registry, to the last byte')
+  const verified = await ctrRemoteJson<Verified>(['image', 'verify', target])
+
+  title('5. What was gained')
   showGain(optimized, verified, seconds)
-  await showOrder(record)
+  showOrder(await readFile(record, 'utf8'))
+  console.log('\nAn image of yours:')
   console.log(
-    `\nTry it on an image of yours:\n  ${chalk.cyan('bin/ctr-remote image optimize --oci docker://REGISTRY/IMAGE docker://REGISTRY/IMAGE-esgz')}`,
+    chalk.cyan('  bin/ctr-remote image optimize --oci docker://REGISTRY/IMAGE docker://REGISTRY/IMAGE-esgz'),
   )
 }
 
-/** Starts `ctr-remote registry serve` on a free port; resolves to its host and port. */
-async function startRegistry(directory: string): Promise<string> {
-  const words = ['registry', 'serve', '--listen=127.0.0.1:0', '--quiet', ...storeFlags(directory)]
-  note(`$ ctr-remote ${words.slice(0, 3).join(' ')}`)
-  const child = spawn(CTR_REMOTE, words, {stdio: ['ignore', 'pipe', 'inherit']})
-  track(child)
-  for await (const line of createInterface({input: child.stdout!})) {
-    const address = /http:\/\/(\S+?)\/?$/.exec(line)?.[1]
-    if (address) return address
-  }
-  throw new Error('the registry did not start')
-}
-
-function storeFlags(directory: string): string[] {
-  return ['--store=local', `--data-dir=${join(directory, 'store')}`]
-}
-
-async function ctrRemote(words: readonly string[], directory: string): Promise<void> {
-  note(`$ ctr-remote ${words.join(' ')}`)
-  await run(CTR_REMOTE, [...words, ...storeFlags(directory)])
-}
-
-async function ctrRemoteJson<Result>(words: readonly string[], directory: string): Promise<Result> {
-  note(`$ ctr-remote ${words.join(' ')}`)
-  const child = spawn(CTR_REMOTE, [...words, '--json', ...storeFlags(directory)], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  })
-  track(child)
-  let printed = ''
-  child.stdout!.setEncoding('utf8').on('data', text => {
-    printed += text
-  })
-  const [code] = await once(child, 'close')
-  if (code !== 0) throw new Error(`ctr-remote ${words[1]} failed: ${printed.trim() || `exit code ${code}`}`)
-  return JSON.parse(printed) as Result
-}
-
-async function run(file: string, words: readonly string[]): Promise<void> {
-  const child = spawn(file, words, {stdio: ['ignore', 'inherit', 'inherit']})
-  track(child)
-  const [code] = await once(child, 'close')
-  if (code !== 0) throw new Error(`${file} failed with exit code ${code}`)
-}
-
-function track(child: ChildProcess): void {
-  children.add(child)
-  child.once('close', () => children.delete(child))
-}
-
-function showGain(optimized: Optimized, verified: Verified, seconds: number): void {
-  title('5. What was gained')
-  const checked = verified.manifests[0]!.layers
+/** A table of the layers: their sizes, and what of them is read at the start. */
+function showGain({layers}: Optimized, verified: Verified, seconds: number): void {
+  const files = verified.manifests[0]!.layers.map(layer => layer.files)
   const table = new Table({
-    head: ['layer', 'plain', 'eStargz', 'files', 'read at start', 'to fetch before start'].map(name =>
+    head: ['layer', 'gzip', 'eStargz', 'files', 'read at start', 'bytes', 'share'].map(name =>
       chalk.bold(name),
     ),
-    colAligns: ['left', 'right', 'right', 'right', 'right', 'right'],
-    style: {head: [], border: []},
+    colAligns: ['left', 'right', 'right', 'right', 'right', 'right', 'right'],
+    style: {head: [], border: [], compact: true},
   })
-  const {layers} = optimized
-  for (const [index, layer] of layers.entries()) {
+  const rows = layers.map((layer, index) => ({...layer, files: files[index]!}))
+  const all = {
+    sourceSize: sum(rows.map(row => row.sourceSize)),
+    size: sum(rows.map(row => row.size)),
+    files: sum(files),
+    prioritizedFiles: sum(rows.map(row => row.prioritizedFiles)),
+    prioritizedBytes: sum(rows.map(row => row.prioritizedBytes)),
+  }
+  for (const [index, row] of [...rows, all].entries()) {
     table.push([
-      index + 1,
-      megabytes(layer.sourceSize),
-      megabytes(layer.size),
-      checked[index]!.files,
-      layer.prioritizedFiles,
-      megabytes(layer.prioritizedBytes),
+      row === all ? 'all' : index + 1,
+      bytes(row.sourceSize),
+      bytes(row.size),
+      row.files,
+      row.prioritizedFiles,
+      bytes(row.prioritizedBytes),
+      percent(row.prioritizedBytes, row.size),
     ])
   }
-  const sum = (numbers: readonly number[]) => numbers.reduce((total, number) => total + number, 0)
-  const plain = sum(layers.map(layer => layer.sourceSize))
-  const needed = sum(layers.map(layer => layer.prioritizedBytes))
-  table.push([
-    'all',
-    megabytes(plain),
-    megabytes(sum(layers.map(layer => layer.size))),
-    sum(checked.map(layer => layer.files)),
-    sum(layers.map(layer => layer.prioritizedFiles)),
-    megabytes(needed),
-  ])
   console.log(String(table))
-  const share = ((100 * needed) / plain).toFixed(1)
+  const part = `${bytes(all.prioritizedBytes)} of ${bytes(all.size)}`
   console.log(
-    `The workload needs ${chalk.green(megabytes(needed))} of ${megabytes(plain)} to start: ${chalk.green(`${share} %`)}. Watching and converting took ${seconds.toFixed(1)} s.`,
+    `A lazily pulled container starts after ${chalk.bold.green(part)}; the rest follows while it runs.`,
   )
+  console.log(`Watching the workload and converting the image took ${chalk.bold(`${seconds.toFixed(1)} s`)}.`)
 }
 
-async function showOrder(record: string): Promise<void> {
-  const lines = (await readFile(record, 'utf8')).trim().split('\n')
-  console.log('\nThe first files of the workload, in the order in which the image now has them:')
+/** The first lines of a record: what the image now begins with. */
+function showOrder(record: string): void {
+  const lines = record.trim().split('\n').filter(Boolean)
+  console.log('\nWhat the workload reads, in its order, is now the order of the image:')
   for (const line of lines.slice(0, 8)) {
     const {path, layerIndex} = JSON.parse(line) as {path: string; layerIndex: number}
     console.log(`  layer ${layerIndex + 1}  /${path}`)
@@ -194,14 +145,18 @@ async function showOrder(record: string): Promise<void> {
   if (lines.length > 8) console.log(`  … and ${lines.length - 8} more`)
 }
 
-function megabytes(bytes: number): string {
-  return bytes < 10_000 ? `${bytes} B` : `${(bytes / 1e6).toFixed(2)} MB`
+function bytes(count: number): string {
+  return count < 10_000 ? `${count} B` : `${(count / 1e6).toFixed(1)} MB`
+}
+
+function percent(part: number, whole: number): string {
+  return `${((100 * part) / whole).toFixed(0)} %`
+}
+
+function sum(numbers: readonly number[]): number {
+  return numbers.reduce((total, number) => total + number, 0)
 }
 
 function title(text: string): void {
   console.log(`\n${chalk.bold.cyan(text)}`)
-}
-
-function note(text: string): void {
-  console.log(chalk.dim(text.replaceAll(tmpdir(), '$TMPDIR')))
 }
