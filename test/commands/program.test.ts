@@ -134,7 +134,7 @@ describe('commands that are not ours', () => {
       'local',
       '-n',
       'k8s.io',
-      'run',
+      'tasks',
       '--rm',
       'a b',
       '--',
@@ -144,7 +144,7 @@ describe('commands that are not ours', () => {
     expect(stdout.trim().split('\n')).toEqual([
       '<-n>',
       '<k8s.io>',
-      '<run>',
+      '<tasks>',
       '<--rm>',
       '<a b>',
       '<-->',
@@ -157,8 +157,8 @@ describe('commands that are not ours', () => {
   it('include image commands that we lack, and their help', async () => {
     const directory = await fakeProgram('ctr', 'echo "$*"')
     await using other = await createUser({PATH: `${directory}:${process.env.PATH}`})
-    expect((await other.run('images', 'check')).stdout).toBe('image check\n')
-    expect((await other.run('image', 'check', '--help')).stdout).toBe('image check --help\n')
+    expect((await other.run('images', 'usage')).stdout).toBe('image usage\n')
+    expect((await other.run('image', 'usage', '--help')).stdout).toBe('image usage --help\n')
   })
 
   it('are an error with a suggestion where there is no ctr', async () => {
