@@ -8,19 +8,25 @@ import {CNI_DEFAULTS, readEnvFiles} from './workload.ts'
 /** Image and id. */
 const OWN_WORDS = 2
 
-/** `argv` with `--` before the container's command, so that its flags are not taken for ours. */
-export function beforeCommand(argv: readonly string[], flags: Readonly<Record<string, FlagShape>>): string[] {
+/**
+ * Takes the container's command off the end of `argv`: everything after image and id, or after `--` there. oclif must not
+ * see it: it would take its flags for ours, and sorts words that occur twice.
+ */
+export function splitCommand(
+  argv: readonly string[],
+  flags: Readonly<Record<string, FlagShape>>,
+): {readonly own: string[]; readonly command: string[]} {
   let words = 0
   for (let index = 0; index < argv.length; index += 1) {
     const token = argv[index]!
-    if (token === '--') break
-    if (token.startsWith('-')) {
+    if (token.startsWith('-') && token !== '--') {
       if (takesNext(token, flags)) index += 1
-    } else if ((words += 1) === OWN_WORDS) {
-      return [...argv.slice(0, index + 1), '--', ...argv.slice(index + 1)]
+    } else if (token !== '--' && (words += 1) === OWN_WORDS) {
+      const command = argv.slice(index + 1)
+      return {own: argv.slice(0, index + 1), command: command[0] === '--' ? command.slice(1) : command}
     }
   }
-  return [...argv]
+  return {own: [...argv], command: []}
 }
 
 /** The flags of `run` that say how the container differs from the image. */

@@ -25,7 +25,7 @@ import type {RuntimeSpec, SpecMount} from '../lib/runc/runtime-spec.ts'
 import type {WorkloadOptions} from '../lib/runc/workload.ts'
 import {profilingAdapters} from './profiling-adapters.ts'
 import {runSpecFrom} from './run-spec.ts'
-import {attachTerminal, forwardSignals} from './terminal.ts'
+import {attachTerminal, forwardSignals, resizeTerminal} from './terminal.ts'
 
 export interface RunOptions {
   readonly id: string
@@ -171,13 +171,17 @@ async function runTask(
   const directory = options.fifoDirectory
   const streams = nullIo
     ? undefined
-    : running.use(await createTaskStreams({directory, id, terminal, stdin: !detach, signal}))
+    : running.use(
+        await createTaskStreams({directory, id, terminal, attached: detach ? undefined : process, signal}),
+      )
   const task = await createTask(store, id, {rootfs, terminal, streams: streams?.paths ?? NO_STREAMS, signal})
   running.defer(() => destroyTask(store, id))
   // Asked before it starts, so that the end of a short task is not missed.
   const exited = task.wait()
   exited.catch(() => {})
   if (options.pidFile) await writeFile(options.pidFile, String(task.pid))
+  // Before it starts: a program asks for the size first of all.
+  if (terminal && !detach) await resizeTerminal(task)
   await task.start({signal})
   return detach ? undefined : attend(task, exited, streams, options)
 }
@@ -192,7 +196,6 @@ async function attend(
   const {signal, workload} = options
   using _signals = forwardSignals(task)
   using _terminal = workload.terminal ? attachTerminal(task) : undefined
-  const output = streams?.copyOutput(process.stdout, process.stderr)
   const input = streams?.copyInput(process.stdin, {}).then(() => task.closeInput())
   input?.catch(() => {})
   const aborted = Promise.withResolvers<never>()
@@ -201,7 +204,7 @@ async function attend(
   try {
     signal.throwIfAborted()
     const exitCode = await Promise.race([exited, aborted.promise])
-    await output
+    await streams?.outputEnded
     return exitCode
   } finally {
     signal.removeEventListener('abort', abort)

@@ -32,16 +32,18 @@ export function forwardSignals(task: Task): Disposable {
   }
 }
 
-/** Gives the task our terminal: keys as they are pressed, and the window's size, now and when it changes. */
+/** Gives the task's terminal the size of our window, where it has one. */
+export async function resizeTerminal(task: Task): Promise<void> {
+  const {columns, rows} = process.stdout
+  if (columns > 0 && rows > 0) await task.resize({columns, rows})
+}
+
+/** Gives the task our terminal: keys as they are pressed, and the window's size when it changes. */
 export function attachTerminal(task: Task): Disposable {
   const {stdin, stdout} = process
-  const resize = () => {
-    const {columns, rows} = stdout
-    if (columns > 0 && rows > 0) task.resize({columns, rows}).catch(() => {})
-  }
+  const resize = () => void resizeTerminal(task).catch(() => {})
   const restore = stdin.isTTY ? makeRaw() : () => {}
   process.once('exit', restore)
-  resize()
   stdout.on('resize', resize)
   return {
     [Symbol.dispose]() {

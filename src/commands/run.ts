@@ -1,4 +1,3 @@
-import * as Args from '@oclif/core/args'
 import * as Flags from '@oclif/core/flags'
 import {BaseCommand, word} from '../base-command.ts'
 import {snapshotterFlag} from '../cli/flags.ts'
@@ -15,12 +14,11 @@ code is the container's. Signals go to the container; the fourth Ctrl-C kills it
     '<%= config.bin %> run --rm -t --snapshotter stargz --net-host ghcr.io/owner/app:1-esgz app',
   ]
 
-  static override strict = false
+  static override usage = 'run [FLAGS] REF ID [COMMAND] [ARGUMENTS]'
 
   static override args = {
     ref: word('name of the image'),
     id: word('name of the new container'),
-    command: Args.string({description: 'command and its arguments', ignoreStdin: true}),
   }
 
   static override flags = {
@@ -50,21 +48,25 @@ code is the container's. Signals go to the container; the fourth Ctrl-C kills it
     }),
   }
 
+  private command: readonly string[] = []
+
   override async init(): Promise<void> {
-    const {beforeCommand} = await import('../cli/run-arguments.ts')
-    this.argv = beforeCommand(this.argv, {...this.ctor.baseFlags, ...this.ctor.flags})
+    const {splitCommand} = await import('../cli/run-arguments.ts')
+    const {own, command} = splitCommand(this.argv, {...this.ctor.baseFlags, ...this.ctor.flags})
+    this.argv = own
+    this.command = command
     await super.init()
   }
 
   async run(): Promise<{id: string; exitCode: number | undefined}> {
-    const {args, argv, flags} = await this.parse(Run)
+    const {args, flags} = await this.parse(Run)
     const {runWorkloadFrom} = await import('../cli/run-arguments.ts')
     const {hostPlatform, parsePlatform} = await import('../lib/oci/platform.ts')
     const {parseLabels} = await import('../cli/labels.ts')
     const {containerdStore} = await import('../cli/containerd.ts')
     const {runContainer} = await import('../cli/running.ts')
     const {findImage} = await import('../lib/transport/store-image.ts')
-    const workload = await runWorkloadFrom(flags, (argv as string[]).slice(2))
+    const workload = await runWorkloadFrom(flags, this.command)
     const labels = parseLabels(flags.label ?? [])
     await using session = await this.openSession(flags)
     const store = await containerdStore(session, `run "${args.ref}"`)

@@ -30,7 +30,10 @@ export interface TestContainerdOptions {
   readonly config?: string
 }
 
-/** Starts a containerd and waits until it answers. Needs root; containers' shims outlive it, so remove containers first. */
+/**
+ * Starts a containerd and waits until it answers. Needs root. runc keeps its state by namespace and id for the whole
+ * machine: tests that run containers use namespaces with their process id.
+ */
 export async function startContainerd(options: TestContainerdOptions = {}): Promise<TestContainerd> {
   const directory = await mkdtemp(join(tmpdir(), 'ctr-remote-containerd-'))
   const address = join(directory, 'containerd.sock')
@@ -45,26 +48,42 @@ export async function startContainerd(options: TestContainerdOptions = {}): Prom
     await gone
   }
 
+  const ctr = async (...args: readonly string[]): Promise<string> => {
+    const {stdout} = await run('ctr', ['--address', address, ...args], {maxBuffer: 64 * 1024 * 1024})
+    return stdout
+  }
+
+  /** Containers of a test that failed: their shims would outlive containerd. */
+  async function removeTasks(): Promise<void> {
+    if (daemon.exitCode !== null || daemon.signalCode !== null) return
+    for (const namespace of words(await ctr('namespaces', 'ls', '-q'))) {
+      for (const task of words(await ctr('-n', namespace, 'tasks', 'ls', '-q'))) {
+        await ctr('-n', namespace, 'tasks', 'rm', '--force', task)
+      }
+    }
+  }
+
   return {
     address,
     directory,
+    ctr,
     get pid() {
       return daemon.pid!
-    },
-    async ctr(...args) {
-      const {stdout} = await run('ctr', ['--address', address, ...args], {maxBuffer: 64 * 1024 * 1024})
-      return stdout
     },
     kill: () => stop('SIGKILL'),
     async restart() {
       daemon = await startDaemon(config, directory, address)
     },
     async [Symbol.asyncDispose]() {
-      await stop('SIGTERM')
+      await removeTasks().finally(() => stop('SIGTERM'))
       await unmountBelow(directory)
       await rm(directory, {recursive: true, force: true, maxRetries: 5})
     },
   }
+}
+
+function words(text: string): string[] {
+  return text.split('\n').filter(Boolean)
 }
 
 function configuration(directory: string, address: string, more: string): string {

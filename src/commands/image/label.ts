@@ -1,5 +1,5 @@
 import * as Flags from '@oclif/core/flags'
-import {BaseCommand, word} from '../../base-command.ts'
+import {BaseCommand, word, words} from '../../base-command.ts'
 
 export default class ImageLabel extends BaseCommand {
   static override summary = 'Set and remove labels of an image'
@@ -7,19 +7,17 @@ export default class ImageLabel extends BaseCommand {
     'A label with an empty value (key=) is removed. The labels that remain are printed.'
   static override examples = ['<%= config.bin %> image label docker.io/library/debian:12 team=web old=']
 
-  static override strict = false
-
-  static override args = {ref: word('name of the image'), label: word('key=value; more may follow')}
+  static override args = {ref: word('name of the image'), label: words('labels, key=value')}
 
   static override flags = {
     'replace-all': Flags.boolean({char: 'r', description: 'remove all other labels'}),
   }
 
   async run(): Promise<Readonly<Record<string, string>>> {
-    const {args, argv, flags} = await this.parse(ImageLabel)
+    const {args, flags} = await this.parse(ImageLabel)
     const {parseLabels} = await import('../../cli/labels.ts')
     const {findImage} = await import('../../lib/transport/store-image.ts')
-    const changes = parseLabels((argv as string[]).slice(1))
+    const changes = parseLabels(args.label)
     await using session = await this.openSession(flags)
     const store = await session.store()
     const {signal} = session

@@ -23,8 +23,8 @@ export const NO_STREAMS: StreamPaths = {stdin: '', stdout: '', stderr: ''}
 
 export interface TaskStreams extends AsyncDisposable {
   readonly paths: StreamPaths
-  /** Copies the task's output to `stdout` and `stderr`; resolves when the task and all who share it have closed it. */
-  copyOutput(stdout: Writable, stderr: Writable): Promise<void>
+  /** Resolves when the task, and all who share its output, have closed it, and everything has been passed on. */
+  readonly outputEnded: Promise<void>
   /** Copies `input` to the task until either ends; the task must have been created. Resolves when `input` has ended. */
   copyInput(input: Readable, options: CallOptions): Promise<void>
 }
@@ -32,7 +32,8 @@ export interface TaskStreams extends AsyncDisposable {
 export interface StreamOptions extends CallOptions {
   readonly directory: string
   readonly id: string
-  readonly stdin: boolean
+  /** Where output goes, and that there is input; a task that we leave to itself has pipes that others may open. */
+  readonly attached: {readonly stdout: Writable; readonly stderr: Writable} | undefined
   /** A terminal has one output. */
   readonly terminal: boolean
 }
@@ -44,37 +45,46 @@ export async function createTaskStreams(options: StreamOptions): Promise<TaskStr
   try {
     const pathOf = (name: string) => join(directory, `${options.id}-${name}`)
     const paths = {
-      stdin: options.stdin ? pathOf('stdin') : '',
+      stdin: options.attached ? pathOf('stdin') : '',
       stdout: pathOf('stdout'),
       stderr: options.terminal ? '' : pathOf('stderr'),
     }
     const made = Object.values(paths).filter(path => path !== '')
     await runCommandOrThrow('mkfifo', ['-m', '600', ...made], options)
-    return openStreams(directory, paths)
+    return openStreams(directory, paths, options.attached)
   } catch (error) {
     await rm(directory, {recursive: true, force: true})
     throw error
   }
 }
 
-function openStreams(directory: string, paths: StreamPaths): TaskStreams {
+function openStreams(
+  directory: string,
+  paths: StreamPaths,
+  attached: StreamOptions['attached'],
+): TaskStreams {
   // Without waiting for the other end, which is not there yet. A reader sees no end before a writer has come and gone.
-  const stdout = openPipe(paths.stdout, constants.O_RDONLY)
-  const stderr = paths.stderr ? openPipe(paths.stderr, constants.O_RDONLY) : undefined
-  let stdin: Socket | undefined
+  const opened: Socket[] = []
+  const copies: Promise<void>[] = []
+  for (const name of ['stdout', 'stderr'] as const) {
+    if (!attached || paths[name] === '') continue
+    const pipe = openPipe(paths[name], constants.O_RDONLY)
+    opened.push(pipe)
+    // Listening from the start: the output of a short task would be over before anybody asked.
+    copies.push(copy(pipe, attached[name]))
+  }
   return {
     paths,
-    async copyOutput(out, error) {
-      await Promise.all([copy(stdout, out), stderr && copy(stderr, error)])
-    },
+    outputEnded: Promise.all(copies).then(() => {}),
     async copyInput(input, {signal}) {
       // Also for reading, so that opening never fails; closing it is the end of the input all the same.
-      stdin = openPipe(paths.stdin, constants.O_RDWR)
+      const stdin = openPipe(paths.stdin, constants.O_RDWR)
+      opened.push(stdin)
       await pipeline(input, stdin, {...(signal ? {signal} : {})}).catch(() => {})
       stdin.destroy()
     },
     async [Symbol.asyncDispose]() {
-      for (const stream of [stdout, stderr, stdin]) stream?.destroy()
+      for (const stream of opened) stream.destroy()
       await rm(directory, {recursive: true, force: true})
     },
   }
