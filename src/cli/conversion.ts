@@ -14,7 +14,8 @@ export type LayerFormat =
       readonly keepDiffId: boolean
     }
   | {readonly kind: 'zstdchunked'; readonly level: number; readonly chunkSize: number}
-  | {readonly kind: 'uncompressed'}
+  /** The tar as it is, bare or in plain gzip. */
+  | {readonly kind: 'plain'; readonly compression: 'none' | 'gzip'}
 
 export interface Conversion {
   readonly format: LayerFormat
@@ -39,6 +40,7 @@ export interface ConversionFlags {
 export interface ConvertFlags extends ConversionFlags {
   readonly estargz: boolean
   readonly uncompress: boolean
+  readonly gzip: boolean
   readonly 'estargz-keep-diff-id': boolean
   readonly 'estargz-record-in'?: string | undefined
   readonly 'zstdchunked-chunk-size': number
@@ -46,7 +48,7 @@ export interface ConvertFlags extends ConversionFlags {
 
 /** What `convert` is asked for; throws `invalid-argument` for what makes no sense together. */
 export function convertConversion(flags: ConvertFlags): Conversion {
-  const chosen = (['estargz', 'zstdchunked', 'uncompress'] as const).filter(name => flags[name])
+  const chosen = (['estargz', 'zstdchunked', 'uncompress', 'gzip'] as const).filter(name => flags[name])
   if (chosen.length > 1) {
     const names = chosen.map(name => `--${name}`).join(', ')
     throw invalid(`options ${names} lead to conflict, only one of them can be used`)
@@ -59,7 +61,7 @@ export function convertConversion(flags: ConvertFlags): Conversion {
   }
   const [converter] = chosen
   if (converter === undefined) {
-    throw invalid('specify layer converter: --estargz, --zstdchunked or --uncompress')
+    throw invalid('specify layer converter: --estargz, --zstdchunked, --uncompress or --gzip')
   }
   if (converter === 'zstdchunked' && !flags.oci) {
     throw invalid('--zstdchunked must be used in conjunction with --oci: Docker media types cannot name zstd')
@@ -70,9 +72,16 @@ export function convertConversion(flags: ConvertFlags): Conversion {
       'warning: --estargz should be used in conjunction with --oci: a Docker image loses the layer annotations, which lazy pulling verifies',
     )
   }
-  const format: LayerFormat =
-    converter === 'uncompress' ? {kind: 'uncompressed'} : lazyFormat(flags, flags['zstdchunked-chunk-size'])
-  return {format, oci: flags.oci, warnings}
+  return {format: formatOf(converter, flags), oci: flags.oci, warnings}
+}
+
+function formatOf(
+  converter: 'estargz' | 'zstdchunked' | 'uncompress' | 'gzip',
+  flags: ConvertFlags,
+): LayerFormat {
+  if (converter === 'uncompress') return {kind: 'plain', compression: 'none'}
+  if (converter === 'gzip') return {kind: 'plain', compression: 'gzip'}
+  return lazyFormat(flags, flags['zstdchunked-chunk-size'])
 }
 
 /** What `optimize` is asked for. */

@@ -6,6 +6,7 @@ import {openConversionCache} from '../lib/cache/conversion-cache.ts'
 import type {ConversionCache} from '../lib/convert/conversion-cache.ts'
 import type {LayerConversion} from '../lib/convert/convert-image.ts'
 import {type EstargzConversionOptions, estargzConversion} from '../lib/convert/estargz-conversion.ts'
+import {plainConversion} from '../lib/convert/plain-conversion.ts'
 import {CodedError} from '../lib/errors/coded-error.ts'
 import {createBulkCodec} from '../lib/native/bulk-codec.ts'
 import {parseRecord, recordPaths} from '../lib/record/record-file.ts'
@@ -36,16 +37,16 @@ export async function readRecordPaths(file: string | undefined): Promise<readonl
 
 /** The conversion of one layer into `format`; throws `unsupported` for formats that have not landed. */
 export function createLayerConversion(format: LayerFormat, options: LayerConversionOptions): LayerConversion {
-  if (format.kind !== 'estargz' || format.externalToc || format.keepDiffId) {
-    const name = format.kind === 'estargz' ? 'eStargz with an external TOC' : format.kind
-    throw new CodedError('unsupported', `Cannot write ${name} layers: this version writes eStargz`)
+  if (format.kind === 'zstdchunked') {
+    throw new CodedError('unsupported', 'Cannot write zstd:chunked layers: this version writes eStargz')
   }
   const {memoryDirectory, say, ...choices} = options
   const codec = createBulkCodec()
   if (codec.name === 'node') {
     say('note: the native part is not built, conversion is slower without it (bin/setup builds it)')
   }
-  const {level, chunkSize, minChunkSize} = format
+  if (format.kind === 'plain') return plainConversion({codec, compression: format.compression})
+  const {level, chunkSize, minChunkSize, externalToc, keepDiffId} = format
   return estargzConversion({
     ...choices,
     codec,
@@ -53,6 +54,7 @@ export function createLayerConversion(format: LayerFormat, options: LayerConvers
     level,
     chunkSize,
     minChunkSize,
+    toc: keepDiffId ? 'outside-lossless' : externalToc ? 'outside' : 'inside',
     cache: memoryDirectory === undefined ? undefined : openMemory(memoryDirectory),
   })
 }

@@ -13,6 +13,7 @@ const defaults: ConvertFlags & {readonly reuse: boolean} = {
   estargz: false,
   zstdchunked: false,
   uncompress: false,
+  gzip: false,
   oci: true,
   reuse: false,
   'estargz-compression-level': 9,
@@ -58,7 +59,8 @@ describe('what convert is asked for', () => {
     {kind: 'zstdchunked', level: 3, chunkSize: 1024},
     0,
   )
-  check({uncompress: true, oci: false}, {kind: 'uncompressed'}, 0)
+  check({uncompress: true, oci: false}, {kind: 'plain', compression: 'none'}, 0)
+  check({gzip: true, oci: false}, {kind: 'plain', compression: 'gzip'}, 0)
 })
 
 describe('what optimize is asked for', () => {

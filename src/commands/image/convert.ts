@@ -7,8 +7,9 @@ import {platformsFrom} from '../../cli/platforms.ts'
 export default class ImageConvert extends BaseCommand {
   static override summary = 'Convert the layers of an image'
   static override description =
-    `Writes the image with every layer as eStargz or zstd:chunked, for lazy pulling, or uncompressed. The digest of the new
-image is printed. Source and target are names in the store, or places such as docker://… and oci:….`
+    `Writes the image with every layer as eStargz or zstd:chunked, for lazy pulling, or back as plain gzip or
+uncompressed. The digest of the new image is printed. Source and target are names in the store, or places such as
+docker://… and oci:….`
   static override examples = [
     '<%= config.bin %> image convert --estargz --oci example.com/foo:orig example.com/foo:esgz',
     '<%= config.bin %> image convert --estargz --oci --estargz-record-in record.json foo:orig foo:esgz',
@@ -36,6 +37,7 @@ image is printed. Source and target are names in the store, or places such as do
       min: 0,
     }),
     uncompress: Flags.boolean({description: 'uncompressed layers'}),
+    gzip: Flags.boolean({description: 'plain gzip layers, which cannot be read lazily'}),
     ...platformFlags,
     ...progressFlags,
     ...registryFlags,
@@ -50,6 +52,7 @@ image is printed. Source and target are names in the store, or places such as do
     const {createLayerConversion, parallelLayers, readRecordPaths} = await import(
       '../../cli/layer-conversions.ts'
     )
+    const {openConversionTarget} = await import('../../cli/conversion-target.ts')
     const {describeConversion, reportConversion} = await import('../../cli/conversion-report.ts')
     const {convertImage} = await import('../../lib/convert/convert-image.ts')
     const {samePaths} = await import('../../lib/convert/estargz-conversion.ts')
@@ -60,18 +63,19 @@ image is printed. Source and target are names in the store, or places such as do
     const prioritized = samePaths(await readRecordPaths(recordFile))
     const layers = createLayerConversion(format, {prioritizedIn: () => prioritized, ...session})
     await using source = await session.source(args.source)
-    await using target = await session.target(args.target)
+    await using target = await openConversionTarget(session, args.target, format)
     const image = await session.watch(onProgress =>
-      convertImage(source, target, {
+      convertImage(source, target.image, {
         platforms,
         oci,
         layers,
         parallelLayers: parallelLayers(),
+        beforePublish: target.beforePublish,
         onProgress,
         signal: session.signal,
       }),
     )
-    const report = describeConversion(target.name, image)
+    const report = describeConversion(target.image.name, image, target.extraImages)
     reportConversion(report, {format: flags.format, print: line => this.log(line), say: session.say})
     return report
   }

@@ -102,13 +102,14 @@ workload prints goes to stderr. Source and target are names in the store, or pla
     const platforms = platformsFrom(flags)
     const {isReusableLayer, listedFirst, nothingFirst, readFirst} = await import('../../cli/optimizing.ts')
     const {createLayerConversion, parallelLayers} = await import('../../cli/layer-conversions.ts')
+    const {openConversionTarget} = await import('../../cli/conversion-target.ts')
     const {describeConversion, reportConversion} = await import('../../cli/conversion-report.ts')
     const {convertImage} = await import('../../lib/convert/convert-image.ts')
     await using session = await this.openSession(flags)
     const {signal, say} = session
     warnings.forEach(say)
     await using source = await session.source(args.source)
-    await using target = await session.target(args.target)
+    await using target = await openConversionTarget(session, args.target, format)
     const image = await session.watch(async onProgress => {
       const prioritizedIn = flags['no-optimize']
         ? nothingFirst
@@ -121,16 +122,17 @@ workload prints goes to stderr. Source and target are names in the store, or pla
         isReusable: flags.reuse ? isReusableLayer : undefined,
         onReuse: layer => say(`reusing "${layer.descriptor.digest}" without conversion`),
       })
-      return convertImage(source, target, {
+      return convertImage(source, target.image, {
         platforms,
         oci,
         layers,
         parallelLayers: parallelLayers(),
+        beforePublish: target.beforePublish,
         onProgress,
         signal,
       })
     })
-    const report = describeConversion(target.name, image)
+    const report = describeConversion(target.image.name, image, target.extraImages)
     reportConversion(report, {format: flags.format, print: line => this.log(line), say})
     return report
   }

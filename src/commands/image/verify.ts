@@ -20,13 +20,15 @@ is, and says what is wrong with which layer. The exit code is 1 when something i
     const {args, flags} = await this.parse(ImageVerify)
     const {createBulkCodec} = await import('../../lib/native/bulk-codec.ts')
     const {verifyImage} = await import('../../lib/convert/verify-image.ts')
+    const {openTocsBeside} = await import('../../cli/conversion-target.ts')
     const {describeVerification, linesOfVerification} = await import('../../cli/verification-report.ts')
     const platforms = platformsFrom(flags)
     await using session = await this.openSession({...flags, creds: flags.user})
     await using source = await session.source(args.image)
+    await using beside = await openTocsBeside(session, args.image)
     const {signal} = session
     const image = await session.watch(onProgress =>
-      verifyImage(source, {codec: createBulkCodec(), platforms, onProgress, signal}),
+      verifyImage(source, {codec: createBulkCodec(), platforms, tocs: beside.tocs, onProgress, signal}),
     )
     const report = describeVerification(source.name, image)
     for (const line of linesOfVerification(report)) this.log(line)

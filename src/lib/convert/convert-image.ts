@@ -51,6 +51,8 @@ export interface LayerResult {
   readonly reused: boolean
   /** Paths asked to come first, as counted in this layer; absent for a layer that was passed through. */
   readonly prioritized?: {readonly files: number; readonly bytes: number; readonly missing: readonly string[]}
+  /** The TOC of a layer that keeps it outside, as a layer of the TOC image (see toc-image.ts). */
+  readonly detachedToc?: Uint8Array
 }
 
 /** Converts one layer into the target store. Two layers with the same `key` are converted once. */
@@ -67,6 +69,8 @@ export interface ConvertImageOptions extends CallOptions {
   /** Layers converted at once; the caller knows the machine. */
   readonly parallelLayers: number
   readonly onProgress?: ProgressSink | undefined
+  /** Called when everything is written and nothing is visible: publishes what the image needs beside it. */
+  readonly beforePublish?: ((manifests: readonly ConvertedManifest[]) => Promise<void>) | undefined
 }
 
 /** One converted manifest. */
@@ -99,6 +103,8 @@ export async function convertImage(
   const tree = await readImageTree(source.content, await source.resolve(options), options.platforms, options)
   const manifests = await convertManifests(source.content, target.content, tree, options)
   const root = await writeRoot(target.content, tree, manifests, options)
+  await options.beforePublish?.(manifests)
+  options.signal?.throwIfAborted()
   await target.publish(root, options)
   return {root, manifests}
 }

@@ -2,17 +2,23 @@
 
 import type {BulkCodec} from '../compression/codec.ts'
 import type {Compressor} from '../compression/layer-format.ts'
+import {CodedError} from '../errors/coded-error.ts'
 import {DEFAULT_CHUNK_SIZE, type LayerPlan, planLayer} from '../estargz/plan-layer.ts'
 import {encodeToc} from '../estargz/toc.ts'
 import {tocOfPlan} from '../estargz/toc-of-plan.ts'
 import {digestOf} from '../io/sha256.ts'
-import {CONTAINERD_UNCOMPRESSED, TOC_DIGEST, UNCOMPRESSED_SIZE} from '../oci/annotations.ts'
+import {
+  CONTAINERD_UNCOMPRESSED,
+  TOC_DIGEST,
+  UNCOMPRESSED_SIZE,
+  withoutLazyAnnotations,
+} from '../oci/annotations.ts'
 import type {CallOptions, ContentStore} from '../oci/content-store.ts'
 import {type Descriptor, withAnnotations} from '../oci/descriptor.ts'
 import type {Digest} from '../oci/digest.ts'
 import {layerMediaType} from '../oci/media-type.ts'
 import {compressPlan} from './compress-plan.ts'
-import {createLayerWriter} from './layer-writer.ts'
+import {createLayerWriter, type WrittenLayer} from './layer-writer.ts'
 import {defaultMaxUncompressedSize, type LayerSource, type SpooledLayer, spoolLayer} from './spool-layer.ts'
 
 export interface ConvertLayerOptions extends CallOptions {
@@ -78,7 +84,7 @@ export async function convertLayer(
     lossless: options.lossless ? {size: layer.spool.size} : undefined,
   })
   // Awaited, because the spool is closed on the way out.
-  return await writeLayer(layer, plan, {...options, chunkSize, source: descriptor})
+  return await writeLayer(layer, plan, {...options, chunkSize, source: descriptor, diffId: source.diffId})
 }
 
 function pathsToPrioritize(
@@ -91,6 +97,7 @@ function pathsToPrioritize(
 interface WriteOptions extends ConvertLayerOptions {
   readonly chunkSize: number
   readonly source: Descriptor
+  readonly diffId: Digest | undefined
 }
 
 async function writeLayer(
@@ -118,6 +125,7 @@ async function writeLayer(
   const tocDigest = digestOf(toc)
   const ending = await compressor.finish(toc, writer.blobSize(), codec)
   const written = await writer.writeEnding(ending)
+  if (options.lossless) checkUnchanged(written, {size: spool.size, diffId: options.diffId})
   options.signal?.throwIfAborted()
   await blob.commit(written, {...options, labels: {[CONTAINERD_UNCOMPRESSED]: written.diffId}})
   options.onBytes?.(source.size)
@@ -125,7 +133,7 @@ async function writeLayer(
   const landmark = prefetchLandmark === undefined ? undefined : plan.entries[prefetchLandmark]
   return {
     descriptor: withAnnotations(
-      {...source, mediaType, digest: written.digest, size: written.size},
+      {...withoutLazyAnnotations(source), mediaType, digest: written.digest, size: written.size},
       {[TOC_DIGEST]: tocDigest, [UNCOMPRESSED_SIZE]: String(written.uncompressedSize)},
     ),
     diffId: written.diffId,
@@ -144,6 +152,19 @@ async function writeLayer(
     },
     ...(ending.detachedToc ? {detachedToc: ending.detachedToc} : {}),
   }
+}
+
+/** A lossless conversion must decompress to what its source does. */
+function checkUnchanged(
+  written: WrittenLayer,
+  source: {readonly size: number; readonly diffId: Digest | undefined},
+): void {
+  const {diffId, uncompressedSize} = written
+  if (uncompressedSize === source.size && diffId === (source.diffId ?? diffId)) return
+  throw new CodedError(
+    'internal',
+    `Cannot keep the DiffID: the converted layer is ${diffId} of ${uncompressedSize} bytes, the source ${source.diffId} of ${source.size}`,
+  )
 }
 
 function progressAt(totalBytes: number, writtenShare: number): number {

@@ -2,7 +2,7 @@
 
 import {createHash} from 'node:crypto'
 import type {BulkCodec} from '../compression/codec.ts'
-import {estargzCompressor} from '../estargz/compressor.ts'
+import {estargzCompressor, externalTocCompressor} from '../estargz/compressor.ts'
 import {DEFAULT_CHUNK_SIZE} from '../estargz/plan-layer.ts'
 import {layerMediaType} from '../oci/media-type.ts'
 import type {ConversionCache, ConversionFacts} from './conversion-cache.ts'
@@ -28,6 +28,11 @@ export interface EstargzConversionOptions {
   /** Largest payload of a chunk, and least compressed size of a stream, in bytes; 0 for the format's default. */
   readonly chunkSize: number
   readonly minChunkSize: number
+  /**
+   * Where the TOC goes: into the layer, or outside, where the caller must put what `detachedToc` of each result holds;
+   * `outside-lossless` keeps the tar, and so the DiffID, as it is, with nothing prioritised. Default: inside.
+   */
+  readonly toc?: 'inside' | 'outside' | 'outside-lossless'
   readonly prioritizedIn: (layer: LayerToConvert) => Prioritized
   /** Says whether a layer that nothing is prioritised in can stay as it is (`--reuse`). */
   readonly isReusable?: ((layer: LayerToConvert) => Promise<boolean>) | undefined
@@ -51,6 +56,9 @@ export function samePaths(paths: readonly string[]): Prioritized {
 
 export function estargzConversion(options: EstargzConversionOptions): LayerConversion {
   const level = LIBDEFLATE_LEVELS[options.level] ?? options.level
+  const toc = options.toc ?? 'inside'
+  // A layer found again would come without its TOC.
+  const cache = toc === 'inside' ? options.cache : undefined
   const keyOf = (layer: LayerToConvert) =>
     hashOf(
       JSON.stringify([
@@ -60,6 +68,7 @@ export function estargzConversion(options: EstargzConversionOptions): LayerConve
         level,
         options.chunkSize || DEFAULT_CHUNK_SIZE,
         options.minChunkSize,
+        ...(toc === 'inside' ? [] : [toc]),
         layer.family,
         layer.descriptor.digest,
         layer.diffId,
@@ -79,11 +88,11 @@ export function estargzConversion(options: EstargzConversionOptions): LayerConve
         return reuseLayer(layer)
       }
       const key = keyOf(layer)
-      const known = await options.cache?.find(key)
+      const known = await cache?.find(key)
       if (known && (await layer.target.info(known.descriptor, layer))) return {...known, reused: true}
-      const facts = await convertToEstargz(layer, level, options)
-      await options.cache?.remember(key, facts)
-      return {...facts, reused: false}
+      const {detachedToc, ...facts} = await convertToEstargz(layer, level, options)
+      await cache?.remember(key, facts)
+      return {...facts, reused: false, ...(detachedToc ? {detachedToc} : {})}
     },
   }
 }
@@ -108,10 +117,13 @@ async function convertToEstargz(
   layer: LayerToConvert,
   level: number,
   options: EstargzConversionOptions,
-): Promise<ConversionFacts> {
-  const {descriptor, diffId, prioritized} = await convertLayer(layer, {
+): Promise<ConversionFacts & Pick<LayerResult, 'detachedToc'>> {
+  const lossless = options.toc === 'outside-lossless'
+  const isOutside = options.toc === 'outside' || lossless
+  const {descriptor, diffId, prioritized, detachedToc} = await convertLayer(layer, {
     codec: options.codec,
-    compressor: estargzCompressor(level),
+    compressor: isOutside ? externalTocCompressor(level, {lossless}) : estargzCompressor(level),
+    lossless,
     target: layer.target,
     family: layer.family,
     temporaryDirectory: options.temporaryDirectory,
@@ -121,7 +133,7 @@ async function convertToEstargz(
     signal: layer.signal,
     onBytes: doneBytes => layer.onBytes(doneBytes, layer.descriptor.size),
   })
-  return {descriptor, diffId, prioritized}
+  return {descriptor, diffId, prioritized, ...(detachedToc ? {detachedToc} : {})}
 }
 
 function hashOf(text: string): string {

@@ -3,8 +3,9 @@
 import type {BulkCodec} from '../compression/codec.ts'
 import {describeError, hasCode} from '../errors/coded-error.ts'
 import type {Finding} from '../estargz/finding.ts'
+import {readFooter} from '../estargz/open-layer.ts'
 import type {ProgressSink} from '../io/progress.ts'
-import type {CallOptions, ContentStore} from '../oci/content-store.ts'
+import type {BlobSource, CallOptions, ContentStore} from '../oci/content-store.ts'
 import type {Descriptor} from '../oci/descriptor.ts'
 import type {Digest} from '../oci/digest.ts'
 import type {ImageSource} from '../oci/image-store.ts'
@@ -17,12 +18,15 @@ import {
   readConfig,
   readImageTree,
 } from './image-tree.ts'
+import type {TocImage} from './toc-image.ts'
 import {verifyLayer} from './verify-layer.ts'
 
 export interface VerifyImageOptions extends CallOptions {
   readonly codec: BulkCodec
   readonly platforms: PlatformSelection
   readonly onProgress?: ProgressSink | undefined
+  /** The image beside this one that holds the TOCs of layers that keep theirs outside; asked when one does. */
+  readonly tocs?: TocImage | undefined
 }
 
 export interface VerifiedImage {
@@ -94,7 +98,7 @@ async function verifyOneLayer(
     return {descriptor, format: undefined, counts: {files: 0, chunks: 0}, findings: [{kind: 'blob', message}]}
   }
   onBytes(0)
-  const verified = await openAndVerify(content, descriptor, {codec, diffId, signal, onBytes})
+  const verified = await openAndVerify(content, descriptor, options.tocs, {codec, diffId, signal, onBytes})
   const problems = verified.findings.length
   const note = problems === 0 ? {} : {note: `${problems} problems`}
   options.onProgress?.({id, label, phase: 'done', doneBytes: totalBytes, ...note})
@@ -105,14 +109,39 @@ async function verifyOneLayer(
 async function openAndVerify(
   content: ContentStore,
   descriptor: Descriptor,
+  tocs: TocImage | undefined,
   options: Parameters<typeof verifyLayer>[2],
 ): ReturnType<typeof verifyLayer> {
   try {
     await using blob = await content.open(descriptor, options)
-    return await verifyLayer(blob, descriptor, options)
+    const isOutside = tocs && (await keepsTocOutside(blob, descriptor, options))
+    const externalToc = isOutside ? await findToc(tocs, descriptor, options) : undefined
+    return await verifyLayer(blob, descriptor, {...options, externalToc})
   } catch (error) {
     if (!hasCode(error, 'not-found', 'corrupt')) throw error
     const findings: Finding[] = [{kind: 'blob', message: describeError(error)}]
     return {findings, format: undefined, counts: {files: 0, chunks: 0}}
   }
+}
+
+/** What else is wrong with a footer is for the verification to say. */
+async function keepsTocOutside(
+  blob: BlobSource,
+  {digest}: Descriptor,
+  {signal}: CallOptions,
+): Promise<boolean> {
+  try {
+    return (await readFooter(blob, {where: digest, signal})).tocOffset === undefined
+  } catch (error) {
+    if (hasCode(error, 'corrupt', 'unsupported')) return false
+    throw error
+  }
+}
+
+/** Undefined when it is nowhere, which the verification of the layer reports. */
+async function findToc(tocs: TocImage, {digest}: Descriptor, {signal}: CallOptions) {
+  return tocs.tocOf(digest, {signal}).catch(error => {
+    if (hasCode(error, 'not-found')) return undefined
+    throw error
+  })
 }

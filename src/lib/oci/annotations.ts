@@ -1,5 +1,7 @@
 // Annotation and label keys of the eStargz ecosystem; spelling is a contract with peers.
 
+import {type Descriptor, withAnnotations} from './descriptor.ts'
+
 /** sha256 of the raw TOC JSON; on the layer descriptor. eStargz spec, "Verification". */
 export const TOC_DIGEST = 'containerd.io/snapshot/stargz/toc.digest'
 /** Size of the whole decompressed layer stream in bytes, decimal; on the layer descriptor. */
@@ -12,3 +14,17 @@ export const CONTAINERD_UNCOMPRESSED = 'containerd.io/uncompressed'
 export const REF_NAME = 'org.opencontainers.image.ref.name'
 /** The full image name that containerd and Docker put in archives. */
 export const CONTAINERD_IMAGE_NAME = 'io.containerd.image.name'
+
+/** What starts the keys that say how to read a layer lazily; they hold for one compressed form of it only. */
+const LAZY_PREFIXES = ['containerd.io/snapshot/stargz/', 'io.github.containers.zstd-chunked.']
+
+/** True for an annotation that is about one lazily readable form of a layer, and must not survive another conversion. */
+export function isLazyAnnotation(key: string): boolean {
+  return key === UNCOMPRESSED_SIZE || LAZY_PREFIXES.some(prefix => key.startsWith(prefix))
+}
+
+/** `descriptor` without such annotations. */
+export function withoutLazyAnnotations(descriptor: Descriptor): Descriptor {
+  const keys = Object.keys(descriptor.annotations ?? {}).filter(isLazyAnnotation)
+  return withAnnotations(descriptor, Object.fromEntries(keys.map(key => [key, undefined])))
+}

@@ -1,0 +1,154 @@
+// The layer conversion that goes back to what every tool reads: the tar as it is, bare or in plain gzip members.
+
+import type {BulkCodec} from '../compression/codec.ts'
+import {CodedError} from '../errors/coded-error.ts'
+import {decompressStream} from '../io/decompress.ts'
+import {digestOf} from '../io/sha256.ts'
+import {CONTAINERD_UNCOMPRESSED, isLazyAnnotation, withoutLazyAnnotations} from '../oci/annotations.ts'
+import {digestFromHash} from '../oci/digest.ts'
+import {layerCompressionOf, layerMediaType} from '../oci/media-type.ts'
+import type {LayerConversion, LayerResult, LayerToConvert} from './convert-image.ts'
+import {copyBlob} from './copy-image.ts'
+import {defaultMaxUncompressedSize} from './spool-layer.ts'
+
+export interface PlainConversionOptions {
+  readonly codec: BulkCodec
+  readonly compression: 'none' | 'gzip'
+}
+
+/** Bytes of the tar in one gzip member: large enough that cutting costs nothing, small enough for every core. */
+const MEMBER_SIZE = 4 << 20
+/** Bytes of the tar that are held in memory and compressed at once. */
+const BATCH_SIZE = 8 * MEMBER_SIZE
+/** The level of libdeflate that is no larger than zlib's 9. */
+const LEVEL = 6
+
+/**
+ * Keeps every layer's tar to the last byte, so that DiffIDs stay: a TOC and landmarks that an earlier conversion put into
+ * it stay files of it, as in the reference. Layers that are in the wanted form already are copied.
+ */
+export function plainConversion(options: PlainConversionOptions): LayerConversion {
+  const {codec, compression} = options
+  return {
+    key: ({descriptor, diffId, family}) =>
+      digestOf(JSON.stringify(['plain', compression, codec.name, family, descriptor, diffId])),
+    convert: layer =>
+      isThereAlready(layer, compression) ? keepLayer(layer) : convertToPlain(layer, options),
+  }
+}
+
+/** A gzip layer that can be read lazily is made anew: its many members and its footer have no use any more. */
+function isThereAlready({descriptor}: LayerToConvert, compression: 'none' | 'gzip'): boolean {
+  if (layerCompressionOf(descriptor.mediaType) !== compression) return false
+  return compression === 'none' || !Object.keys(descriptor.annotations ?? {}).some(isLazyAnnotation)
+}
+
+async function keepLayer(layer: LayerToConvert): Promise<LayerResult> {
+  const {content, target, descriptor, diffId, signal} = layer
+  await copyBlob(content, target, descriptor, {signal})
+  const compression = layerCompressionOf(descriptor.mediaType)!
+  const mediaType = layerMediaType(compression, layer.family)
+  return {descriptor: {...withoutLazyAnnotations(descriptor), mediaType}, diffId, reused: true}
+}
+
+async function convertToPlain(
+  layer: LayerToConvert,
+  {codec, compression}: PlainConversionOptions,
+): Promise<LayerResult> {
+  const {descriptor, diffId, target, signal} = layer
+  const mediaType = layerMediaType(compression, layer.family)
+  await using blob = await target.write({mediaType}, {signal})
+  const tarDigester = codec.createDigester()
+  const blobDigester = codec.createDigester()
+  let size = 0
+  for await (const tar of batchesOf(decompress(layer))) {
+    const hashed = tarDigester.update(tar)
+    const pieces = compression === 'none' ? [tar] : await compressMembers(tar, codec)
+    for (const piece of pieces) {
+      size += piece.length
+      await Promise.all([blob.write(piece), blobDigester.update(piece)])
+    }
+    await hashed
+  }
+  const tarDigest = digestFromHash(await tarDigester.digest())
+  if (tarDigest !== diffId) {
+    throw new CodedError(
+      'corrupt',
+      `Cannot use the layer ${descriptor.digest}: it decompresses to ${tarDigest}, but the image config says ${diffId}`,
+    )
+  }
+  const written = {digest: digestFromHash(await blobDigester.digest()), size}
+  signal.throwIfAborted()
+  await blob.commit(written, {signal, labels: {[CONTAINERD_UNCOMPRESSED]: diffId}})
+  return {descriptor: {...withoutLazyAnnotations(descriptor), mediaType, ...written}, diffId, reused: false}
+}
+
+/** The layer's tar; the blob is verified at its end. */
+async function* decompress({
+  descriptor,
+  content,
+  signal,
+  onBytes,
+}: LayerToConvert): AsyncGenerator<Uint8Array> {
+  const limit = defaultMaxUncompressedSize(descriptor.size)
+  await using blob = await content.open(descriptor, {signal})
+  async function* compressed(): AsyncGenerator<Uint8Array> {
+    let doneBytes = 0
+    for await (const bytes of blob.stream({signal})) {
+      doneBytes += bytes.length
+      onBytes(doneBytes, descriptor.size)
+      yield bytes
+    }
+  }
+  const compression = layerCompressionOf(descriptor.mediaType) ?? 'none'
+  let size = 0
+  for await (const bytes of decompressStream(compressed(), compression, `layer ${descriptor.digest}`, {
+    signal,
+  })) {
+    signal.throwIfAborted()
+    size += bytes.length
+    if (size > limit) {
+      throw new CodedError(
+        'unsupported',
+        `Cannot convert the layer ${descriptor.digest}: it decompresses to more than ${limit} bytes, the limit for a layer of its size`,
+      )
+    }
+    yield bytes
+  }
+}
+
+/** The same bytes in pieces of `BATCH_SIZE`, of which only the last may be smaller. */
+async function* batchesOf(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+  let batch = new Uint8Array(BATCH_SIZE)
+  let filled = 0
+  for await (const chunk of chunks) {
+    for (let at = 0; at < chunk.length; ) {
+      const part = chunk.subarray(at, at + BATCH_SIZE - filled)
+      batch.set(part, filled)
+      filled += part.length
+      at += part.length
+      if (filled === BATCH_SIZE) {
+        yield batch
+        batch = new Uint8Array(BATCH_SIZE)
+        filled = 0
+      }
+    }
+  }
+  if (filled > 0) yield batch.subarray(0, filled)
+}
+
+/** Gzip members of `MEMBER_SIZE` bytes each: cut by position alone, so that the output is a function of the input. */
+async function compressMembers(tar: Uint8Array, codec: BulkCodec): Promise<Uint8Array[]> {
+  const spool = {size: tar.length, storage: tar}
+  const count = Math.ceil(tar.length / MEMBER_SIZE)
+  const members = Array.from({length: count}, (_, index) => {
+    const offset = index * MEMBER_SIZE
+    return codec.compressMembers('gzip', LEVEL, spool, {
+      literals: new Uint8Array(0),
+      offsets: Float64Array.of(offset),
+      sizes: Float64Array.of(Math.min(MEMBER_SIZE, tar.length - offset)),
+      counts: Uint32Array.of(1),
+    })
+  })
+  return (await Promise.all(members)).map(({bytes}) => bytes)
+}
