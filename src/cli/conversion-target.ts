@@ -37,7 +37,7 @@ export async function openConversionTarget(
     beforePublish:
       tocs &&
       (async manifests => {
-        await writeTocImage(tocs, manifests, session)
+        await writeTocImage(tocs, manifests, {signal: session.signal})
       }),
     [Symbol.asyncDispose]: () => resources.disposeAsync(),
   }

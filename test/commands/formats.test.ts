@@ -1,0 +1,135 @@
+// The formats of layers through the commands: into each of them, checked, and back.
+
+import {mkdtemp, rm} from 'node:fs/promises'
+import {tmpdir} from 'node:os'
+import {join} from 'node:path'
+import {afterAll, beforeAll, describe, expect, it} from 'vitest'
+import {openLocalStore} from '../../src/lib/layout/local-store.ts'
+import {EXTERNAL_TOC_LAYER} from '../../src/lib/oci/annotations.ts'
+import type {Descriptor} from '../../src/lib/oci/descriptor.ts'
+import type {Store} from '../../src/lib/oci/image-store.ts'
+import {type ImageManifest, parseImageDocument} from '../../src/lib/oci/manifest.ts'
+import {OCI_EMPTY, OCI_LAYER, OCI_LAYER_GZIP} from '../../src/lib/oci/media-type.ts'
+import {type RunningRegistry, serveRegistry} from '../../src/lib/registry-server/serve-registry.ts'
+import {createUser, type User} from '../support/ctr-remote.ts'
+import {readBlob, writeSampleImage} from '../support/sample-image.ts'
+
+const layers = [
+  {'bin/app': 'app\n', 'etc/config': 'config\n', 'var/data': 'x'.repeat(50_000)},
+  {'etc/other': 'other\n'},
+]
+
+let user: User
+let directory: string
+let store: Store
+let registry: RunningRegistry
+let source: string
+
+beforeAll(async () => {
+  user = await createUser()
+  directory = await mkdtemp(join(tmpdir(), 'ctr-remote-formats-'))
+  store = await openLocalStore(directory)
+  await using _lease = await store.lease()
+  const sample = await writeSampleImage(store.content, {layers})
+  await store.images.put('localhost/sample:1', sample.root)
+  registry = await serveRegistry(store)
+  source = `docker://${registry.address}/sample:1`
+})
+afterAll(async () => {
+  await registry?.[Symbol.asyncDispose]()
+  await store?.[Symbol.asyncDispose]()
+  await user?.[Symbol.asyncDispose]()
+  await rm(directory, {recursive: true, force: true})
+})
+
+async function run(exitCode: number, ...argv: readonly string[]): Promise<{stdout: string; stderr: string}> {
+  const finished = await user.run('image', ...argv)
+  expect(finished.exitCode, `${argv.join(' ')}: ${finished.stderr}${finished.stdout}`).toBe(exitCode)
+  return finished
+}
+
+/** The manifest of an image in the user's store. */
+async function manifestOf(name: string): Promise<ImageManifest> {
+  const own = await openLocalStore(join(user.home, '.local/share/ctr-remote/images'))
+  const image = await own.images.get(`docker.io/library/${name}`)
+  const root = image?.target as Descriptor
+  const document = parseImageDocument(await readBlob(own.content, root), root.mediaType, name)
+  await own[Symbol.asyncDispose]()
+  if (document.kind !== 'manifest') throw new Error('an index')
+  return document.manifest
+}
+
+describe('TOCs in an image of their own', () => {
+  it.each([
+    ['outside', []],
+    ['kept', ['--estargz-keep-diff-id']],
+  ])('%s: are named before the digest, and found by verify', async (name, flags) => {
+    const {stdout} = await run(
+      0,
+      ...['convert', '-q', '--estargz', '--oci', '--estargz-external-toc', ...flags, source, `${name}:1`],
+    )
+    expect(stdout).toMatch(
+      new RegExp(`^extra image: docker.io/library/${name}:1-esgztoc\nsha256:[0-9a-f]{64}\n$`),
+    )
+    const image = await manifestOf(`${name}:1`)
+    const tocs = await manifestOf(`${name}:1-esgztoc`)
+    expect(tocs.config.mediaType).toBe(OCI_EMPTY)
+    expect(tocs.layers.map(({mediaType}) => mediaType)).toEqual([OCI_LAYER_GZIP, OCI_LAYER_GZIP])
+    expect(tocs.layers.map(({annotations}) => annotations?.[EXTERNAL_TOC_LAYER]).sort()).toEqual(
+      image.layers.map(({digest}) => digest).sort(),
+    )
+    const digests = tocs.layers.map(({digest}) => digest)
+    expect(digests).toEqual([...digests].sort())
+    expect((await run(0, 'verify', '-q', `${name}:1`)).stdout).toMatch(/external TOC, .*ok\n/)
+  })
+
+  it('are not found again as converted before, and written again', async () => {
+    const convert = ['convert', '-q', '--estargz', '--oci', '--estargz-external-toc', source, 'again:1']
+    const first = await run(0, ...convert)
+    await run(0, 'rm', 'again:1-esgztoc')
+    expect((await run(0, ...convert)).stdout).toBe(first.stdout)
+    await run(0, 'verify', '-q', 'again:1')
+  })
+
+  it('that are gone make an image unsound', async () => {
+    await run(0, 'convert', '-q', '--estargz', '--oci', '--estargz-external-toc', source, 'gone:1')
+    await run(0, 'rm', 'gone:1-esgztoc')
+    expect((await run(1, 'verify', '-q', 'gone:1')).stdout).toMatch(/kept in another image/)
+  })
+
+  it('go where the image goes: to a registry, and into a directory', async () => {
+    for (const place of [`docker://${registry.address}/pushed:1`, `oci:${join(directory, 'layout')}:1`]) {
+      const {stdout} = await run(
+        0,
+        ...['optimize', '-q', '--no-optimize', '--oci', '--estargz-external-toc', source, place],
+      )
+      expect(stdout).toMatch(/^extra image: .*:1-esgztoc\n/)
+      await run(0, 'verify', '-q', place)
+    }
+  })
+
+  it('have no place beside an archive', async () => {
+    const archive = `oci-archive:${join(directory, 'archive.tar')}`
+    const {stderr} = await run(
+      2,
+      ...['convert', '-q', '--estargz', '--oci', '--estargz-external-toc', source, archive],
+    )
+    expect(stderr).toMatch(/archive/)
+  })
+})
+
+describe('the way back', () => {
+  it('from a DiffID that was kept is the source: its config, and its tars', async () => {
+    await run(0, 'pull', '-q', source)
+    const config = (await manifestOf('kept:1')).config
+    await run(0, 'convert', '-q', '--uncompress', '--oci', 'kept:1', 'bare:1')
+    await run(0, 'convert', '-q', '--gzip', '--oci', 'kept:1', 'plain:1')
+    const bare = await manifestOf('bare:1')
+    const plain = await manifestOf('plain:1')
+    expect(bare.config).toEqual(config)
+    expect(plain.config).toEqual(config)
+    expect(bare.layers.map(({mediaType}) => mediaType)).toEqual([OCI_LAYER, OCI_LAYER])
+    expect(plain.layers.map(({mediaType}) => mediaType)).toEqual([OCI_LAYER_GZIP, OCI_LAYER_GZIP])
+    expect([...bare.layers, ...plain.layers].every(({annotations}) => annotations === undefined)).toBe(true)
+  })
+})
