@@ -180,22 +180,22 @@ async function runTask(
   const exited = task.wait()
   exited.catch(() => {})
   if (options.pidFile) await writeFile(options.pidFile, String(task.pid))
-  // Before it starts: a program asks for the size first of all.
-  if (terminal && !detach) await resizeTerminal(task)
+  // Before it starts: whoever sees its first output may signal it, and it asks for its terminal's size first of all.
+  using _signals = detach ? undefined : forwardSignals(task)
+  using _terminal = terminal && !detach ? attachTerminal(task) : undefined
+  if (_terminal) await resizeTerminal(task)
   await task.start({signal})
-  return detach ? undefined : attend(task, exited, streams, options)
+  return detach ? undefined : await attend(task, exited, streams, options)
 }
 
-/** Passes streams, signals and the terminal's size on until the task has ended. */
+/** Passes streams on until the task has ended. */
 async function attend(
   task: Task,
   exited: Promise<number>,
   streams: TaskStreams | undefined,
   options: RunOptions,
 ): Promise<number> {
-  const {signal, workload} = options
-  using _signals = forwardSignals(task)
-  using _terminal = workload.terminal ? attachTerminal(task) : undefined
+  const {signal} = options
   const input = streams?.copyInput(process.stdin, {}).then(() => task.closeInput())
   input?.catch(() => {})
   const aborted = Promise.withResolvers<never>()

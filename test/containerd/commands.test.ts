@@ -10,15 +10,14 @@ import {afterAll, beforeAll, expect, it} from 'vitest'
 import {openContainerdStore} from '../../src/lib/containerd/store.ts'
 import {digestOf} from '../../src/lib/io/sha256.ts'
 import {openLocalStore} from '../../src/lib/layout/local-store.ts'
-import type {ContentStore} from '../../src/lib/oci/content-store.ts'
-import type {Descriptor} from '../../src/lib/oci/descriptor.ts'
 import {encodeJson} from '../../src/lib/oci/manifest.ts'
 import {OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST} from '../../src/lib/oci/media-type.ts'
 import {type RunningRegistry, serveRegistry} from '../../src/lib/registry-server/serve-registry.ts'
 import {startContainerd, type TestContainerd} from '../support/containerd.ts'
 import {CTR_REMOTE, createUser, type Finished, type User} from '../support/ctr-remote.ts'
+import {type FaultyRegistry, startFaultyRegistry} from '../support/faulty-registry.ts'
 import {describeWith} from '../support/requires.ts'
-import {tarOf, writeBlob, writeSampleIndex} from '../support/sample-image.ts'
+import {tarOf, writeSampleIndex} from '../support/sample-image.ts'
 import {writeShellImage} from '../support/shell-image.ts'
 import {temporaryDirectory} from '../support/temporary.ts'
 
@@ -26,7 +25,7 @@ describeWith(['root', 'containerd', 'ctr', 'runc'], 'on a real containerd', () =
   let containerd: TestContainerd
   let user: User
   let registry: RunningRegistry
-  /** A registry with `app:1`, which runs, and `multi:1` for amd64 and arm64, and `large:1` of 64 MiB. */
+  /** A registry with `app:1`, which runs, and `multi:1` for amd64 and arm64. */
   let host: string
 
   beforeAll(async () => {
@@ -40,7 +39,6 @@ describeWith(['root', 'containerd', 'ctr', 'runc'], 'on a real containerd', () =
       'localhost/multi:1',
       (await writeSampleIndex(store.content, ['amd64', 'arm64'])).root,
     )
-    await store.images.put('localhost/large:1', await writeLargeImage(store.content))
     registry = await serveRegistry(store)
     host = registry.address
   })
@@ -251,7 +249,8 @@ describeWith(['root', 'containerd', 'ctr', 'runc'], 'on a real containerd', () =
 
   it('ends with a clear error when containerd is killed in the middle of a pull, and pulls again', async () => {
     await using mortal = await startContainerd()
-    const pull = ['-a', mortal.address, 'image', 'pull', '--progress', 'plain', `${host}/large:1`]
+    await using slow = await startSlowRegistry()
+    const pull = ['-a', mortal.address, 'image', 'pull', '--progress', 'plain', `${slow.host}/large:1`]
     const running = user.start(...pull)
     while (!(await mortal.ctr('content', 'active')).includes('ctr-remote')) {
       if (running.child.exitCode !== null) throw new Error('It was too fast')
@@ -259,20 +258,29 @@ describeWith(['root', 'containerd', 'ctr', 'runc'], 'on a real containerd', () =
     await mortal.kill()
     const {exitCode, stderr} = await running.finished
     expect(exitCode).not.toBe(0)
-    expect(stderr).toMatch(/ctr-remote: Cannot \w+ sha256:.* \(containerd ".*", namespace "default"\): /)
+    expect(stderr).toMatch(/^ctr-remote: Cannot .*containerd ".*", namespace "default"/m)
     await mortal.restart()
     const again = await user.run(...pull)
     expect(again.exitCode, again.stderr).toBe(0)
     expect(await mortal.ctr('images', 'check')).toMatch(/complete \(2\/2\) .* true/)
     expect(await mortal.ctr('leases', 'ls', '-q')).toBe('')
-    await ok('-a', mortal.address, 'image', 'rm', '--sync', `${host}/large:1`)
+    await ok('-a', mortal.address, 'image', 'rm', '--sync', `${slow.host}/large:1`)
     expect(await mortal.ctr('content', 'ls', '-q')).toBe('')
     expect(await mortal.ctr('content', 'active')).not.toContain('ctr-remote')
   })
 
   it.each(['SIGINT', 'SIGTERM'] as const)('leaves nothing behind of a pull that %s ends', async signal => {
+    await using slow = await startSlowRegistry()
     const namespace = newNamespace()
-    const running = user.start('-n', namespace, 'image', 'pull', '--progress', 'plain', `${host}/large:1`)
+    const running = user.start(
+      '-n',
+      namespace,
+      'image',
+      'pull',
+      '--progress',
+      'plain',
+      `${slow.host}/large:1`,
+    )
     while (!(await containerd.ctr('-n', namespace, 'content', 'active')).includes('ctr-remote')) {
       if (running.child.exitCode !== null) throw new Error('It was too fast')
     }
@@ -435,16 +443,15 @@ describeWith(['root', 'containerd', 'ctr', 'runc'], 'on a real containerd', () =
   })
 })
 
-/** One layer of 64 MiB that does not compress. */
-async function writeLargeImage(content: ContentStore): Promise<Descriptor> {
-  const tar = tarOf({large: randomBytes(64 * 1024 * 1024)})
-  const layer = await writeBlob(content, gzipSync(tar, {level: 1}), OCI_LAYER_GZIP)
+/** A registry with `large:1`, one layer that takes seconds when it is first read, and no time afterwards. */
+async function startSlowRegistry(): Promise<FaultyRegistry> {
+  const slow = await startFaultyRegistry()
+  const tar = tarOf({large: randomBytes(16 * 1024 * 1024)})
+  const layer = slow.addBlob('large', gzipSync(tar, {level: 1}), OCI_LAYER_GZIP)
   const rootfs = {type: 'layers', diff_ids: [digestOf(tar)]}
-  const config = await writeBlob(
-    content,
-    encodeJson({os: 'linux', architecture: 'amd64', rootfs}),
-    OCI_CONFIG,
-  )
+  const config = slow.addBlob('large', encodeJson({os: 'linux', architecture: 'amd64', rootfs}), OCI_CONFIG)
   const manifest = {schemaVersion: 2, mediaType: OCI_MANIFEST, config, layers: [layer]}
-  return writeBlob(content, encodeJson(manifest), OCI_MANIFEST)
+  slow.addManifest('large', '1', manifest)
+  slow.inject({method: 'GET', url: new RegExp(layer.digest)}, {kind: 'slow', delayMs: 3})
+  return slow
 }
