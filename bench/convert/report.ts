@@ -46,7 +46,7 @@ export function figuresOf(
 /** A table of one image's figures. The factors compare with the reference on as many cores. */
 export function formatTable(figures: readonly Figures[]): string {
   const table = new Table({
-    head: ['', 'cores', 'wall s', 'CPU s', 'MB/CPU-s', 'peak MB', 'out MB', 'growth', 'wall', 'CPU'],
+    head: ['', 'cores', 'wall s', 'CPU s', 'MB/CPU-s', 'peak MB', 'out MB', 'growth', 'x wall', 'x CPU'],
     colAligns: ['left', ...Array<'right'>(9).fill('right')],
     style: {head: [], border: [], compact: true},
   })
