@@ -23,7 +23,7 @@ import type {
 } from '../runc/runtime-spec.ts'
 import type {CniOptions, GpuSelection, WorkloadOptions} from '../runc/workload.ts'
 import type {AccessTracer, Trace} from '../tracer/access-tracer.ts'
-import {mapLayers} from './layer-map.ts'
+import {type LayerMap, type LocatedFile, mapLayers} from './layer-map.ts'
 import {makeSandboxDirectory, type SandboxDirectory} from './sandbox-directory.ts'
 import {type StopReason, stopWhen} from './stop-when.ts'
 
@@ -221,7 +221,7 @@ function profileOf(image: ProfiledImage, findings: Findings, options: ProfileOpt
   const layers = rootfs.layers.map(() => new Set<string>())
   const record: RecordEntry[] = []
   for (const path of trace.paths.map(cleanPath)) {
-    const file = path === undefined || isMountedOver(path, mounts) ? undefined : map.locate(path)
+    const file = path === undefined || isMountedOver(path, mounts) ? undefined : locateAccess(map, path)
     // What the workload wrote itself is in no layer. A file that it changed is traced again as its copy.
     if (!file || layers[file.layerIndex]!.has(file.name)) continue
     layers[file.layerIndex]!.add(file.name)
@@ -256,3 +256,13 @@ function warningsOf(trace: Trace, run: WorkloadRun, files: number, options: Prof
   if (files === 0) warnings.push('the workload read no file of the image')
   return warnings
 }
+
+/**
+ * Where an accessed path comes from. The kernel marks the path of a file that has been deleted since; on overlayfs its
+ * link count does not tell.
+ */
+function locateAccess(map: LayerMap, path: string): LocatedFile | undefined {
+  return map.locate(path) ?? (path.endsWith(DELETED) ? map.locate(path.slice(0, -DELETED.length)) : undefined)
+}
+
+const DELETED = ' (deleted)'
