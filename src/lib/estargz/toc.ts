@@ -40,6 +40,8 @@ export interface Toc {
 
 /** Largest TOC that we read, in bytes of JSON: about a million files, and below V8's longest string. */
 export const MAX_TOC_SIZE = 384 << 20
+/** The tar around it adds a header, padding and the end of an archive. */
+export const MAX_TOC_TAR_SIZE = MAX_TOC_SIZE + 4096
 
 const TYPES: readonly string[] = ['reg', 'dir', 'symlink', 'hardlink', 'char', 'block', 'fifo', 'chunk']
 

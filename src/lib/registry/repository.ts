@@ -102,7 +102,7 @@ export function createRepository(
       if (digest && size !== undefined && (await isPresent({mediaType, digest, size}, call))) {
         return createIdleWriter(name)
       }
-      const writer = createBlobWriter(await locate(call), hint, {...options, ...call})
+      const writer = createBlobWriter(await locate(call), hint, {...options, signal: call.signal})
       return {
         ...writer,
         async commit(expected, commitOptions) {

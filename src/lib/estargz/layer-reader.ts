@@ -1,0 +1,202 @@
+// Reads lazily readable layers: footer -> TOC -> files, each checked before it is believed. Runs wherever JavaScript does.
+
+import type {MemberKind} from '../compression/codec.ts'
+import type {Decompressor} from '../compression/layer-format.ts'
+import {CodedError} from '../errors/coded-error.ts'
+import type {BlobSource, CallOptions} from '../oci/content-store.ts'
+import type {Digest} from '../oci/digest.ts'
+import {GZIP_DECOMPRESSORS} from './decompressor.ts'
+import {type Chunk, indexToc, type LayerFile} from './index-toc.ts'
+import {isLandmark, NO_PREFETCH_LANDMARK, PREFETCH_LANDMARK, TOC_NAME} from './landmark.ts'
+import {MAX_TOC_SIZE, MAX_TOC_TAR_SIZE, parseToc, type Toc} from './toc.ts'
+
+export interface OpenLayerOptions extends CallOptions {
+  /** For messages: the layer's digest, say. */
+  readonly where: string
+  /** What the TOC's digest must be; without it the TOC is believed, and nothing read by it is verified. */
+  readonly tocDigest?: Digest | undefined
+  /** The TOC's JSON of a layer that keeps it outside. */
+  readonly externalToc?: Uint8Array | undefined
+  /** The formats to try, in order; default: those of eStargz. */
+  readonly decompressors?: readonly Decompressor[]
+}
+
+/** An open layer. */
+export interface OpenLayer {
+  readonly blob: BlobSource
+  readonly decompressor: Decompressor
+  /** Where in the blob the members of files end. */
+  readonly dataEnd: number
+  readonly tocDigest: Digest
+  readonly tocSize: number
+  readonly toc: Toc
+  /** The layer's own files, by path. */
+  readonly files: ReadonlyMap<string, LayerFile>
+  /** With landmarks. */
+  readonly filesAndLandmarks: ReadonlyMap<string, LayerFile>
+  /** `.prefetch.landmark` or `.no.prefetch.landmark`, where the layer has one. */
+  readonly landmark: LayerFile | undefined
+  /** Bytes of the blob to fetch before the container starts; 0 when the layer says so or does not say. */
+  readonly prefetchSize: number
+}
+
+/** A compressed TOC is never larger than this when it is one that we read. */
+const MAX_COMPRESSED_TOC_SIZE = MAX_TOC_SIZE
+/** Flushing and framing can make a chunk larger than its contents; by more than this, no encoder does. */
+const compressedBound = (size: number) => size * 2 + (64 << 10)
+
+/** Where decompression and hashing come from: Node has its own, browsers another. */
+export interface ReadingPrimitives {
+  /** The first `maxSize` bytes of what `bytes` decompress to, or all when they are fewer; throws `corrupt`. */
+  readonly inflatePrefix: (kind: MemberKind, bytes: Uint8Array, maxSize: number) => Promise<Uint8Array>
+  readonly digestOf: (bytes: Uint8Array) => Digest | Promise<Digest>
+}
+
+/** What is needed of a layer to read its chunks. */
+export type ChunkSource = Pick<OpenLayer, 'blob' | 'decompressor'>
+
+export interface LayerReader {
+  /**
+   * Opens a layer. Throws `unsupported` when the blob has no footer that leads to a TOC, `corrupt` when it has one that
+   * cannot be true or does not have the digest `tocDigest`, `not-found` when the TOC is outside and was not given.
+   */
+  openLayer(blob: BlobSource, options: OpenLayerOptions): Promise<OpenLayer>
+  /** The contents of one chunk. Throws `corrupt` unless they have their digest; a legacy chunk has none to check. */
+  readChunk(layer: ChunkSource, chunk: Chunk, options?: CallOptions): Promise<Uint8Array>
+  /** The contents of a file, chunk by chunk, each verified. */
+  readFile(layer: ChunkSource, file: LayerFile, options?: CallOptions): AsyncGenerator<Uint8Array>
+}
+
+/** The reader on these primitives. */
+export function createLayerReader(primitives: ReadingPrimitives): LayerReader {
+  const readOneChunk: LayerReader['readChunk'] = (layer, chunk, options = {}) =>
+    readChunk(layer, chunk, {...options, primitives})
+  return {
+    openLayer: (blob, options) => openLayer(blob, {...options, primitives}),
+    readChunk: readOneChunk,
+    async *readFile(layer, file, options = {}) {
+      for (const chunk of file.chunks) yield await readOneChunk(layer, chunk, options)
+    },
+  }
+}
+
+interface WithPrimitives {
+  readonly primitives: ReadingPrimitives
+}
+
+async function openLayer(blob: BlobSource, options: OpenLayerOptions & WithPrimitives): Promise<OpenLayer> {
+  const {where} = options
+  const {decompressor, dataEnd, tocOffset} = await readFooter(blob, options)
+  const json =
+    tocOffset === undefined
+      ? requireExternalToc(options)
+      : await readToc(blob, decompressor, {tocOffset, end: blob.size - decompressor.footerSize}, options)
+  const tocDigest = await options.primitives.digestOf(json)
+  if (options.tocDigest !== undefined && options.tocDigest !== tocDigest) {
+    throw new CodedError(
+      'corrupt',
+      `Cannot use the TOC of ${where}: its digest is ${tocDigest}, not ${options.tocDigest}`,
+    )
+  }
+  const toc = parseToc(json, `the TOC of ${where}`)
+  const filesAndLandmarks = indexToc(toc, dataEnd, `the TOC of ${where}`)
+  const landmark = filesAndLandmarks.get(PREFETCH_LANDMARK) ?? filesAndLandmarks.get(NO_PREFETCH_LANDMARK)
+  const isReserved = (path: string) => isLandmark(path) || path === TOC_NAME
+  return {
+    blob,
+    decompressor,
+    dataEnd,
+    tocDigest,
+    tocSize: json.length,
+    toc,
+    files: new Map([...filesAndLandmarks].filter(([path]) => !isReserved(path))),
+    filesAndLandmarks,
+    landmark,
+    prefetchSize: landmark?.path === PREFETCH_LANDMARK ? (landmark.chunks[0]?.offset ?? 0) : 0,
+  }
+}
+
+async function readChunk(
+  layer: ChunkSource,
+  chunk: Chunk,
+  options: CallOptions & WithPrimitives,
+): Promise<Uint8Array> {
+  const {inflatePrefix, digestOf} = options.primitives
+  const wanted = chunk.innerOffset + chunk.size
+  const length = Math.min(chunk.end - chunk.offset, compressedBound(wanted))
+  const compressed = await layer.blob.read(chunk.offset, length, options)
+  const inflated = await inflatePrefix(layer.decompressor.memberKind, compressed, wanted)
+  const bytes = inflated.subarray(chunk.innerOffset)
+  if (
+    bytes.length !== chunk.size ||
+    (chunk.digest !== undefined && (await digestOf(bytes)) !== chunk.digest)
+  ) {
+    throw new CodedError(
+      'corrupt',
+      `Cannot use the chunk at byte ${chunk.offset} of the layer: its contents do not have their digest`,
+    )
+  }
+  return bytes
+}
+
+/** Where a footer leads in one blob. `dataEnd` is where the members of files end. */
+export interface FoundFooter {
+  readonly decompressor: Decompressor
+  readonly dataEnd: number
+  readonly tocOffset: number | undefined
+}
+
+/**
+ * Finds the format whose footer the blob ends with, in one read. Throws `unsupported` when there is none, `corrupt` when
+ * it leads out of the blob.
+ */
+export async function readFooter(blob: BlobSource, options: OpenLayerOptions): Promise<FoundFooter> {
+  const decompressors = options.decompressors ?? GZIP_DECOMPRESSORS
+  const tailSize = Math.min(blob.size, Math.max(...decompressors.map(({footerSize}) => footerSize)))
+  const tail = await blob.read(blob.size - tailSize, tailSize, options)
+  for (const decompressor of decompressors) {
+    if (decompressor.footerSize > tailSize) continue
+    const footer = decompressor.parseFooter(tail.subarray(tailSize - decompressor.footerSize))
+    if (!footer) continue
+    const end = blob.size - decompressor.footerSize
+    const {tocOffset} = footer
+    if (tocOffset !== undefined && tocOffset >= end) {
+      throw new CodedError(
+        'corrupt',
+        `Cannot use the footer of ${options.where}: it says that the TOC is at ${tocOffset}, of ${end} bytes`,
+      )
+    }
+    return {decompressor, dataEnd: tocOffset ?? end, tocOffset}
+  }
+  throw new CodedError(
+    'unsupported',
+    `Cannot read ${options.where} lazily: it does not end with a footer of eStargz`,
+  )
+}
+
+async function readToc(
+  blob: BlobSource,
+  decompressor: Decompressor,
+  {tocOffset, end}: {readonly tocOffset: number; readonly end: number},
+  options: OpenLayerOptions & WithPrimitives,
+): Promise<Uint8Array> {
+  const {where, primitives} = options
+  if (end - tocOffset > MAX_COMPRESSED_TOC_SIZE) {
+    throw new CodedError(
+      'unsupported',
+      `Cannot read the TOC of ${where}: it has ${end - tocOffset} compressed bytes`,
+    )
+  }
+  const compressed = await blob.read(tocOffset, end - tocOffset, options)
+  try {
+    const {memberKind, unwrapToc} = decompressor
+    return unwrapToc(await primitives.inflatePrefix(memberKind, compressed, MAX_TOC_TAR_SIZE))
+  } catch (cause) {
+    throw new CodedError('corrupt', `Cannot read the TOC of ${where}`, {cause})
+  }
+}
+
+function requireExternalToc({externalToc, where}: OpenLayerOptions): Uint8Array {
+  if (externalToc) return externalToc
+  throw new CodedError('not-found', `Cannot read ${where} lazily: its TOC is kept in another image`)
+}
