@@ -5,9 +5,9 @@ import {createSnapshot, mountSnapshot, removeSnapshot} from '../lib/containerd/s
 import type {ContainerdStore} from '../lib/containerd/store.ts'
 import {unpackImage} from '../lib/containerd/unpack.ts'
 import {readConfig, readImageTree} from '../lib/convert/image-tree.ts'
+import {unmountBelow} from '../lib/mount/mounts.ts'
 import type {ImageRecord} from '../lib/oci/image-store.ts'
 import type {Platform} from '../lib/oci/platform.ts'
-import {unmountBelow} from '../lib/rootfs/mounts.ts'
 
 export interface MountImageOptions {
   /** An absolute path. */

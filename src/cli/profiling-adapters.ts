@@ -1,8 +1,8 @@
 // The outside world of profiling, put together.
 
+import {unmountBelow} from '../lib/mount/mounts.ts'
 import type {ProfilingAdapters} from '../lib/profile/profile-image.ts'
 import {mountImageRootfs} from '../lib/rootfs/image-rootfs.ts'
-import {unmountBelow} from '../lib/rootfs/mounts.ts'
 import {readTextInRoot} from '../lib/rootfs/rooted-path.ts'
 import {resolveGpus} from '../lib/runc/cdi.ts'
 import {removeContainers, startContainer} from '../lib/runc/container.ts'

@@ -11,13 +11,13 @@ import {
 import {join} from 'node:path'
 import {describe, expect, it, onTestFinished} from 'vitest'
 import {encodeErofs} from '../../src/lib/erofs/encode-image.ts'
+import {canMountErofs, mountErofs} from '../../src/lib/mount/mount-erofs.ts'
 import {unmount} from '../../src/lib/native/system-calls.ts'
-import {treeOfLayer} from '../../src/lib/rootfs/layer-tree.ts'
-import {canMountErofs, mountErofs} from '../../src/lib/rootfs/mount-erofs.ts'
-import {createPlacer} from '../../src/lib/rootfs/placement.ts'
 import {createTarScanner} from '../../src/lib/tar/scanner.ts'
-import type {TarEntry} from '../../src/lib/tar/tar-entry.ts'
+import {payloadOffsetOf, type TarEntry} from '../../src/lib/tar/tar-entry.ts'
 import {type DirectoryNode, type FileNode, plainDirectory} from '../../src/lib/vfs/file-tree.ts'
+import {treeOfLayer} from '../../src/lib/vfs/layer-tree.ts'
+import {createPlacer} from '../../src/lib/vfs/placement.ts'
 import {describeWith} from '../support/requires.ts'
 import {temporaryDirectory} from '../support/temporary.ts'
 
@@ -26,7 +26,7 @@ function treeOfTar(path: string): DirectoryNode {
   const scanner = createTarScanner(entry => entries.push(entry))
   scanner.push(readFileSync(path))
   scanner.end()
-  return treeOfLayer(createPlacer().placeLayer(entries))
+  return treeOfLayer(createPlacer().placeLayer(entries), payloadOffsetOf)
 }
 
 function fileNode(attributes: Partial<FileNode>): FileNode {

@@ -1,6 +1,6 @@
 import {describe, expect, it} from 'vitest'
 import {mapLayers} from '../../src/lib/profile/layer-map.ts'
-import {createPlacer, type NamedEntry} from '../../src/lib/rootfs/placement.ts'
+import {createPlacer, type NamedEntry} from '../../src/lib/vfs/placement.ts'
 
 /** `a/` is a directory, `a -> b` a symbolic link, `a => b` a hard link, anything else a file. */
 function entry(text: string): NamedEntry {

@@ -7,8 +7,8 @@ import {PassThrough, Writable} from 'node:stream'
 import {describe, expect, it, onTestFinished} from 'vitest'
 import {profilingAdapters} from '../../src/cli/profiling-adapters.ts'
 import {digestOf} from '../../src/lib/io/sha256.ts'
+import {unmountBelow} from '../../src/lib/mount/mounts.ts'
 import {type Profile, type ProfileOptions, profileImage} from '../../src/lib/profile/profile-image.ts'
-import {unmountBelow} from '../../src/lib/rootfs/mounts.ts'
 import {parseMount, type WorkloadOptions} from '../../src/lib/runc/workload.ts'
 import {
   accessorProgram,

@@ -2,7 +2,7 @@
 // in the merged tree hides it here too.
 
 import {cleanPath} from '../record/clean-path.ts'
-import type {PlacedEntry} from '../rootfs/placement.ts'
+import type {PlacedEntry} from '../vfs/placement.ts'
 
 /** A file in a layer: `name` is the tar's, clean, which is what a conversion prioritises. */
 export interface LocatedFile {

@@ -5,17 +5,17 @@ import {type FileHandle, mkdir, open, rm, writeFile} from 'node:fs/promises'
 import {join} from 'node:path'
 import pLimit from 'p-limit'
 import {encodeErofs} from '../erofs/encode-image.ts'
+import {canMountErofs, mountErofs} from '../mount/mount-erofs.ts'
+import {mountOverlay, mountTmpfs, unmountBelow} from '../mount/mounts.ts'
 import type {CallOptions, ContentStore} from '../oci/content-store.ts'
 import type {ImageConfig, ImageManifest} from '../oci/manifest.ts'
-import type {TarEntry} from '../tar/tar-entry.ts'
+import {payloadOffsetOf, type TarEntry} from '../tar/tar-entry.ts'
 import type {DirectoryNode, FileNode} from '../vfs/file-tree.ts'
+import {treeOfLayer} from '../vfs/layer-tree.ts'
+import {createPlacer, type PlacedEntry} from '../vfs/placement.ts'
 import {extractTree} from './extract-tree.ts'
 import {type LayerTar, writeLayerTar} from './layer-tar.ts'
-import {treeOfLayer} from './layer-tree.ts'
 import {mergeTrees} from './merge-trees.ts'
-import {canMountErofs, mountErofs} from './mount-erofs.ts'
-import {mountOverlay, mountTmpfs, unmountBelow} from './mounts.ts'
-import {createPlacer, type PlacedEntry} from './placement.ts'
 
 /** Layers decompressed at once. */
 const PARALLEL_LAYERS = 4
@@ -49,7 +49,7 @@ export async function mountImageRootfs(
   const placer = createPlacer()
   const layers = tars.map(tar => placer.placeLayer(tar.entries))
   const trees: DirectoryNode[] = []
-  for (const entries of layers) trees.push(treeOfLayer(entries, trees))
+  for (const entries of layers) trees.push(treeOfLayer(entries, payloadOffsetOf, trees))
   const parts = tars.map((tar, index) => ({tar, tree: trees[index]!, target: `layers/${index}`}))
   const inPlace = (await canMountErofs(directory)) && (await mountInPlace(directory, parts, options))
   if (!inPlace) await unpack(directory, parts, options)

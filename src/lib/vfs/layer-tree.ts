@@ -1,25 +1,30 @@
-// A layer's tar as a tree that overlayfs can stack: data stays where it is in the tar, whiteouts become what overlayfs
+// A layer's entries as a tree that overlayfs can stack: data stay where they are, whiteouts become what overlayfs
 // takes for them.
 
 import {CodedError} from '../errors/coded-error.ts'
-import {payloadOffsetOf, type TarEntry} from '../tar/tar-entry.ts'
 import {
   type DirectoryNode,
   type FileNode,
   OPAQUE_XATTR,
   opaqueDirectory,
   plainDirectory,
+  type TreeNode,
   whiteoutNode,
-} from '../vfs/file-tree.ts'
-import type {PlacedEntry} from './placement.ts'
+} from './file-tree.ts'
+import type {NamedEntry, PlacedEntry} from './placement.ts'
+
+/** What a layer says of one file, in its tar or its TOC. */
+export interface LayerEntry extends NamedEntry, Omit<TreeNode, 'type' | 'dataOffset'> {}
 
 /**
- * The tree of one layer; a later entry of a place replaces an earlier one. Directories that the layer does not describe
+ * The tree of one layer; a later entry of a place replaces an earlier one. `dataOffsetOf` says where the data of a
+ * regular file start, for those that have any. Directories that the layer does not describe
  * are as the topmost of `lower` (lowest first) that has them says, because overlayfs shows the upper layer's attributes
  * of a directory. Throws `corrupt` for a dangling hard link.
  */
-export function treeOfLayer(
-  entries: Iterable<PlacedEntry<TarEntry>>,
+export function treeOfLayer<Entry extends LayerEntry>(
+  entries: Iterable<PlacedEntry<Entry>>,
+  dataOffsetOf: (entry: Entry) => number,
   lower: readonly DirectoryNode[] = [],
 ): DirectoryNode {
   let root = impliedDirectory(lower, [])
@@ -32,21 +37,22 @@ export function treeOfLayer(
     }
     const {parent, name} = parentOf(root, path, lower)
     const existing = parent.children.get(name)
-    const node = role === 'node' ? nodeFor(root, placed, existing) : hiding(role, existing)
+    const node = role === 'node' ? nodeFor(root, placed, existing, dataOffsetOf) : hiding(role, existing)
     if (node) parent.children.set(name, node)
   }
   return root
 }
 
 /** The node of an entry; a directory keeps what is in it already. */
-function nodeFor(
+function nodeFor<Entry extends LayerEntry>(
   root: DirectoryNode,
-  placed: PlacedEntry<TarEntry>,
+  placed: PlacedEntry<Entry>,
   existing: FileNode | undefined,
+  dataOffsetOf: (entry: Entry) => number,
 ): FileNode {
   const {entry, target} = placed
   if (target !== undefined) return linkTarget(root, target, entry.name)
-  if (entry.type !== 'dir') return fileOf(entry)
+  if (entry.type !== 'dir') return fileOf(entry, entry.size > 0 ? dataOffsetOf(entry) : 0)
   return {...directoryOf(entry), children: existing?.type === 'dir' ? existing.children : new Map()}
 }
 
@@ -106,21 +112,20 @@ function linkTarget(root: DirectoryNode, target: string, name: string): FileNode
   return node
 }
 
-function directoryOf(entry: TarEntry): DirectoryNode {
+function directoryOf(entry: LayerEntry): DirectoryNode {
   return {...attributesOf(entry), type: 'dir', size: 0, dataOffset: 0, children: new Map()}
 }
 
-function fileOf(entry: TarEntry): FileNode {
+function fileOf(entry: LayerEntry, dataOffset: number): FileNode {
   if (entry.type === 'dir' || entry.type === 'hardlink') {
     throw new CodedError('internal', `Cannot take ${JSON.stringify(entry.name)} for a file of its own`)
   }
-  const dataOffset = entry.size > 0 ? payloadOffsetOf(entry) : 0
   // Linux gives every symlink this mode, and no way to change it.
   const mode = entry.type === 'symlink' ? 0o777 : entry.mode & 0o7777
   return {...attributesOf(entry), type: entry.type, mode, size: entry.size, dataOffset}
 }
 
-function attributesOf(entry: TarEntry) {
+function attributesOf(entry: LayerEntry) {
   const {mode, uid, gid, mtimeSeconds, mtimeNanoseconds, devMajor, devMinor, linkName, xattrs} = entry
   return {mode: mode & 0o7777, uid, gid, mtimeSeconds, mtimeNanoseconds, devMajor, devMinor, linkName, xattrs}
 }

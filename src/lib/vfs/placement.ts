@@ -1,11 +1,16 @@
-// Where the entries of a layer's tar lie in the image's tree: names cleaned, symbolic links among their parents followed
+// Where the entries of a layer lie in the image's tree: names cleaned, symbolic links among their parents followed
 // as an unpacking runtime follows them, whiteouts told apart. Pure; extraction, mounting and profiling all go by it.
 
 import {CodedError} from '../errors/coded-error.ts'
-import type {TarEntry} from '../tar/tar-entry.ts'
+import type {NodeType} from './file-tree.ts'
 
-/** The part of a tar entry that decides its place. */
-export type NamedEntry = Pick<TarEntry, 'name' | 'type' | 'linkName'>
+/** The part of a tar or TOC entry that decides its place. */
+export interface NamedEntry {
+  readonly type: NodeType | 'hardlink'
+  /** As in the archive; byte text. */
+  readonly name: string
+  readonly linkName: string
+}
 
 /** An entry with its place. `path` is clean, relative, and runs through directories only; the root itself is ''. */
 export interface PlacedEntry<Entry extends NamedEntry = NamedEntry> {
