@@ -33,12 +33,22 @@ export interface UnpackOptions extends CallOptions {
   readonly snapshotter: string
   readonly manifest: ImageManifest
   readonly config: ImageConfig
-  /** Resolves when a layer's content is in the store; without it everything is there already. */
-  readonly layerReady?: (layer: Descriptor) => Promise<void>
+  /**
+   * Asked for the layers that must be applied, and for the config at the end: resolves when that content is in the
+   * store. Without it everything is there already.
+   */
+  readonly layerReady?: (content: Descriptor) => Promise<void>
   /** Further labels for the snapshot of a layer, by its place, bottom first. */
   readonly layerLabels?: (index: number) => Labels
+  /** Told what becomes of each layer, bottom first. */
+  readonly onLayer?: (index: number, fate: LayerFate) => void
   readonly onProgress?: ProgressSink | undefined
 }
+
+/** What becomes of a layer: its snapshot was there, or the snapshotter brought it; or it is applied, or has been. */
+export type LayerFate =
+  | {readonly kind: 'present'; readonly labels: Labels}
+  | {readonly kind: 'applying' | 'applied'}
 
 /** The id of every layer's file system with those below it (image-spec config.md, "Layer ChainID"), bottom first. */
 export function chainIdsOf(diffIds: readonly Digest[]): Digest[] {
@@ -65,56 +75,70 @@ export async function unpackImage(store: ContainerdStore, options: UnpackOptions
       `Cannot unpack an image whose config ${manifest.config.digest} lists ${chain.length} layers, its manifest ${manifest.layers.length}`,
     )
   }
-  const present = await firstMissing(store, snapshotter, chain, options)
-  for (let index = present; index < chain.length; index += 1) {
-    options.signal?.throwIfAborted()
-    const layer = manifest.layers[index]!
-    await unpackLayer(store, {
-      layer,
-      labels: {...inheritedLabels(layer), ...options.layerLabels?.(index)},
-      diffId: config.rootfs.diff_ids[index]!,
-      chainId: chain[index]!,
-      parent: chain[index - 1] ?? '',
-      options,
-    })
+  if (!(await allPresent(store, chain, options))) {
+    for (const [index, layer] of manifest.layers.entries()) {
+      options.signal?.throwIfAborted()
+      const fate = await unpackLayer(store, {
+        index,
+        layer,
+        labels: {...inheritedLabels(layer), ...options.layerLabels?.(index)},
+        diffId: config.rootfs.diff_ids[index]!,
+        chainId: chain[index]!,
+        parent: chain[index - 1] ?? '',
+        options,
+      })
+      options.onLayer?.(index, fate)
+    }
   }
   await options.layerReady?.(manifest.config)
   await updateLabels(store.client, manifest.config.digest, snapshotLabel(snapshotter, top), options)
   return top
 }
 
-/** The index of the lowest layer that must be unpacked; those below are there, and belong to the lease. */
-async function firstMissing(
+/** Whether the topmost snapshot is there, and so all are. */
+async function allPresent(
   store: ContainerdStore,
-  snapshotter: string,
   chain: readonly Digest[],
   options: UnpackOptions,
-): Promise<number> {
-  for (let index = chain.length - 1; index >= 0; index -= 1) {
-    if (await isUnpacked(store, snapshotter, chain[index]!, options)) return index + 1
+): Promise<boolean> {
+  if (!(await findSnapshot(store, options.snapshotter, chain.at(-1)!, options))) return false
+  const found = await Promise.all(chain.map(id => findSnapshot(store, options.snapshotter, id, options)))
+  for (const [index, labels] of found.entries()) {
+    if (labels) options.onLayer?.(index, {kind: 'present', labels})
   }
-  return 0
+  return true
 }
 
 /** Whether the snapshot of a chain id is there; it belongs to the lease then. */
 export async function isUnpacked(
-  {client, session}: ContainerdStore,
+  store: ContainerdStore,
   snapshotter: string,
   key: string,
   options: CallOptions,
 ): Promise<boolean> {
+  return (await findSnapshot(store, snapshotter, key, options)) !== undefined
+}
+
+/** The labels of the snapshot of a chain id, or undefined; it belongs to the lease then. */
+async function findSnapshot(
+  {client, session}: ContainerdStore,
+  snapshotter: string,
+  key: string,
+  options: CallOptions,
+): Promise<Labels | undefined> {
   await session.keep(`snapshots/${snapshotter}`, key, options)
   try {
     const doing = `look for the snapshot ${key} of "${snapshotter}"`
-    await client.call(Snapshots.method.stat, {snapshotter, key}, {...options, doing})
-    return true
+    const {info} = await client.call(Snapshots.method.stat, {snapshotter, key}, {...options, doing})
+    return info?.labels ?? {}
   } catch (error) {
-    if (hasCode(error, 'not-found')) return false
+    if (hasCode(error, 'not-found')) return undefined
     throw error
   }
 }
 
 interface LayerToUnpack {
+  readonly index: number
   readonly layer: Descriptor
   readonly labels: Labels
   readonly diffId: Digest
@@ -123,13 +147,17 @@ interface LayerToUnpack {
   readonly options: UnpackOptions
 }
 
-async function unpackLayer(store: ContainerdStore, work: LayerToUnpack): Promise<void> {
+async function unpackLayer(store: ContainerdStore, work: LayerToUnpack): Promise<LayerFate> {
   const {client, session} = store
   const {layer, chainId, options} = work
   const {snapshotter, signal} = options
   const prepared = await prepareLayer(store, work)
-  if (!prepared) return report(options, layer, 'skipped')
+  if (prepared.kind === 'present') {
+    report(options, layer, 'skipped')
+    return prepared
+  }
   const {key, mounts} = prepared
+  options.onLayer?.(work.index, {kind: 'applying'})
   const doing = `unpack the layer ${layer.digest} with "${snapshotter}"`
   const call = {signal, lease: session.id, doing}
   try {
@@ -153,29 +181,38 @@ async function unpackLayer(store: ContainerdStore, work: LayerToUnpack): Promise
       })
     await updateLabels(client, layer.digest, {[CONTAINERD_UNCOMPRESSED]: work.diffId}, options)
     report(options, layer, 'done')
+    return {kind: 'applied'}
   } finally {
     await removeSnapshot(store, snapshotter, key)
   }
 }
 
-/** An active snapshot to unpack into; undefined when the layer turns out to be there. */
+type PreparedLayer =
+  | {readonly kind: 'present'; readonly labels: Labels}
+  | {readonly kind: 'active'; readonly key: string; readonly mounts: readonly Mount[]}
+
+/** An active snapshot to unpack into, unless the layer is there, or the snapshotter has brought it. */
 async function prepareLayer(
   store: ContainerdStore,
   {layer, chainId, parent, labels, options}: LayerToUnpack,
-): Promise<{readonly key: string; readonly mounts: readonly Mount[]} | undefined> {
+): Promise<PreparedLayer> {
   const {snapshotter, signal} = options
+  const {client, session} = store
   for (let attempt = 1; ; attempt += 1) {
     const key = `extract-ctr-remote-${randomBytes(8).toString('hex')} ${chainId}`
     try {
       const request = {snapshotter, key, parent, labels: {...labels, [SNAPSHOT_REF]: chainId}}
       const doing = `prepare the snapshot of the layer ${layer.digest} with "${snapshotter}"`
-      const {client, session} = store
       const call = {signal, lease: session.id, doing}
-      return {key, mounts: (await client.call(Snapshots.method.prepare, request, call)).mounts}
+      const {mounts} = await client.call(Snapshots.method.prepare, request, call)
+      return {kind: 'active', key, mounts}
     } catch (error) {
+      // An answer that nobody waited for any more may have made one.
+      if (signal?.aborted) await removeSnapshot(store, snapshotter, key)
       // A remote snapshotter that brings the layer itself says so in this way.
       if (!hasCode(error, 'already-exists')) throw error
-      if (await isUnpacked(store, snapshotter, chainId, options)) return undefined
+      const present = await findSnapshot(store, snapshotter, chainId, options)
+      if (present) return {kind: 'present', labels: present}
       if (attempt === MAX_PREPARE_ATTEMPTS) throw error
     }
   }
