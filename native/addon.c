@@ -378,14 +378,16 @@ static napi_value js_mount(napi_env env, napi_callback_info info)
 	return errno_value(env, system_mount(source, target, type, flags, data));
 }
 
-// umount(target): errno
+// umount(target, flags): errno
 static napi_value js_umount(napi_env env, napi_callback_info info)
 {
 	napi_value args[MAX_ARGS];
 	const char *target;
-	if (!get_args(env, info, args, 1) || !text_of(env, args[0], &target))
+	int32_t flags;
+	if (!get_args(env, info, args, 2) || !text_of(env, args[0], &target) ||
+	    napi_get_value_int32(env, args[1], &flags) != napi_ok)
 		return bad_arguments(env, NULL);
-	return errno_value(env, system_umount(target));
+	return errno_value(env, system_umount(target, flags));
 }
 
 // mknod(path, mode, major, minor): errno
@@ -428,6 +430,41 @@ static napi_value js_lutimes(napi_env env, napi_callback_info info)
 	return errno_value(env, system_lutimes(path, seconds, (long)nanoseconds));
 }
 
+// dropCache(fd): errno
+static napi_value js_drop_cache(napi_env env, napi_callback_info info)
+{
+	napi_value args[MAX_ARGS];
+	int32_t fd;
+	if (!get_args(env, info, args, 1) || napi_get_value_int32(env, args[0], &fd) != napi_ok)
+		return bad_arguments(env, NULL);
+	return errno_value(env, system_drop_cache(fd));
+}
+
+// punchHole(fd, offset, size): errno
+static napi_value js_punch_hole(napi_env env, napi_callback_info info)
+{
+	napi_value args[MAX_ARGS];
+	int32_t fd;
+	int64_t offset, size;
+	if (!get_args(env, info, args, 3) || napi_get_value_int32(env, args[0], &fd) != napi_ok ||
+	    napi_get_value_int64(env, args[1], &offset) != napi_ok ||
+	    napi_get_value_int64(env, args[2], &size) != napi_ok)
+		return bad_arguments(env, NULL);
+	return errno_value(env, system_punch_hole(fd, offset, size));
+}
+
+// sendDatagram(path, bytes): errno
+static napi_value js_send_datagram(napi_env env, napi_callback_info info)
+{
+	napi_value args[MAX_ARGS];
+	const char *path;
+	const uint8_t *bytes;
+	size_t size;
+	if (!get_args(env, info, args, 2) || !text_of(env, args[0], &path) || !bytes_of(env, args[1], &bytes, &size))
+		return bad_arguments(env, NULL);
+	return errno_value(env, system_send_datagram(path, bytes, size));
+}
+
 NAPI_MODULE_INIT()
 {
 	static const struct {
@@ -446,6 +483,9 @@ NAPI_MODULE_INIT()
 		{"mknod", js_mknod},
 		{"lsetxattr", js_lsetxattr},
 		{"lutimes", js_lutimes},
+		{"dropCache", js_drop_cache},
+		{"punchHole", js_punch_hole},
+		{"sendDatagram", js_send_datagram},
 	};
 	for (size_t i = 0; i < COUNT(functions); i++) {
 		napi_value function;

@@ -7,10 +7,17 @@
 #include <stdint.h>
 
 int system_mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data);
-int system_umount(const char *target);
+// `flags` are umount2's.
+int system_umount(const char *target, int flags);
 int system_mknod(const char *path, uint32_t mode, uint32_t major, uint32_t minor);
 int system_lsetxattr(const char *path, const char *name, const void *value, size_t size);
 // Modification and access time in nanoseconds since the epoch; symlinks are not followed.
 int system_lutimes(const char *path, int64_t seconds, long nanoseconds);
+// Gives back the clean pages that the page cache has of a file.
+int system_drop_cache(int fd);
+// Frees the disk blocks of a range, which then reads as zeros.
+int system_punch_hole(int fd, int64_t offset, int64_t size);
+// One datagram to the unix socket at `path` (`@name`: in the abstract namespace); waits 5 seconds for a full queue.
+int system_send_datagram(const char *path, const void *bytes, size_t size);
 
 #endif

@@ -1,4 +1,5 @@
-import {execFileSync} from 'node:child_process'
+import {execFileSync, spawn} from 'node:child_process'
+import {once} from 'node:events'
 import {
   closeSync,
   lstatSync,
@@ -10,10 +11,22 @@ import {
   writeFileSync,
 } from 'node:fs'
 import {join} from 'node:path'
-import {expect, it, onTestFinished} from 'vitest'
+import {describe, expect, it, onTestFinished} from 'vitest'
 import {CodedError} from '../../src/lib/errors/coded-error.ts'
 import {decodeByteText} from '../../src/lib/io/byte-text.ts'
-import {MS_RDONLY, makeNode, mount, setTimes, setXattr, unmount} from '../../src/lib/native/system-calls.ts'
+import {
+  dropCache,
+  MNT_DETACH,
+  MS_RDONLY,
+  makeNode,
+  mount,
+  punchHole,
+  sendDatagram,
+  setTimes,
+  setXattr,
+  UMOUNT_NOFOLLOW,
+  unmount,
+} from '../../src/lib/native/system-calls.ts'
 import {describeWith} from '../support/requires.ts'
 import {temporaryDirectory} from '../support/temporary.ts'
 
@@ -50,6 +63,18 @@ describeWith(['root', 'getfattr'], 'system calls', () => {
       expect(refusal(() => unmount(target))).toBe(
         `failed-precondition: Cannot unmount ${JSON.stringify(target)}: EBUSY`,
       )
+    } finally {
+      closeSync(fd)
+    }
+  })
+
+  it('detach what is in use, so that it goes with its last user', async () => {
+    const target = await temporaryDirectory()
+    mount({source: 'tmpfs', target, type: 'tmpfs', flags: 0, data: ''})
+    const fd = openSync(join(target, 'file'), 'w')
+    try {
+      unmount(target, MNT_DETACH | UMOUNT_NOFOLLOW)
+      expect(statSync(target).dev).toBe(statSync(join(target, '..')).dev)
     } finally {
       closeSync(fd)
     }
@@ -124,5 +149,84 @@ describeWith(['root', 'getfattr'], 'system calls', () => {
       })
     expect(names('link')).toContain('trusted.x')
     expect(names('target')).toBe('')
+  })
+})
+
+/** A process that listens at `path` and tells the first datagram it gets; `ready` when it listens. */
+function receiveDatagram(path: string): {ready: Promise<unknown>; datagram: Promise<string>} {
+  const script = `use Socket; socket(my $s, AF_UNIX, SOCK_DGRAM, 0) or die; my $p = $ARGV[0]; $p =~ s/^\\@/\\0/;
+    bind($s, pack_sockaddr_un($p)) or die; $| = 1; print "R"; recv($s, my $b, 65536, 0); print $b;`
+  const child = spawn('perl', ['-e', script, path], {stdio: ['ignore', 'pipe', 'inherit']})
+  onTestFinished(() => void child.kill('SIGKILL'))
+  let said = ''
+  child.stdout.on('data', bytes => {
+    said += bytes
+  })
+  return {ready: once(child.stdout, 'data'), datagram: once(child, 'close').then(() => said)}
+}
+
+describeWith(['perl'], 'a datagram', () => {
+  const check = async (path: string, message: string) => {
+    const child = receiveDatagram(path)
+    await child.ready
+    sendDatagram(path, Buffer.from(message))
+    expect(await child.datagram).toBe(`R${message}`)
+  }
+
+  it('reaches a socket in the file system', async () => {
+    await check(join(await temporaryDirectory(), 'notify'), 'READY=1\nSTATUS=ünder way')
+  })
+
+  it('reaches a socket whose path is longer than an address', async () => {
+    const directory = join(await temporaryDirectory(), 'd'.repeat(120))
+    mkdirSync(directory)
+    // The receiver's own address has no room for it either.
+    symlinkSync(directory, join(directory, '..', 'short'))
+    const child = receiveDatagram(join(directory, '..', 'short', 'notify'))
+    await child.ready
+    sendDatagram(join(directory, 'notify'), Buffer.from('x'))
+    expect(await child.datagram).toBe('Rx')
+  })
+
+  it('reaches an abstract socket', async () => {
+    await check(`@ctr-remote-test-${process.pid}`, 'STOPPING=1')
+  })
+
+  it('is refused when nobody is there, with the reason', async () => {
+    const directory = await temporaryDirectory()
+    const missing = join(directory, 'missing')
+    expect(refusal(() => sendDatagram(missing, Buffer.from('x')))).toBe(
+      `not-found: Cannot send a datagram to ${JSON.stringify(missing)}: ENOENT`,
+    )
+    expect(refusal(() => sendDatagram('@ctr-remote-test-nobody', Buffer.from('x')))).toMatch(/^unavailable: /)
+    expect(refusal(() => sendDatagram(`@${'x'.repeat(200)}`, Buffer.from('x')))).toMatch(/ENAMETOOLONG$/)
+    expect(refusal(() => sendDatagram(directory, Buffer.from('x')))).toMatch(/^unavailable: .*ECONNREFUSED$/)
+  })
+})
+
+describe('an open file', () => {
+  it('gives back the blocks of a hole, and keeps its size and the bytes around it', async () => {
+    const path = join(await temporaryDirectory(), 'file')
+    writeFileSync(path, Buffer.alloc(3 * 65536, 0x61))
+    const fd = openSync(path, 'r+')
+    try {
+      const before = statSync(path).blocks
+      punchHole(fd, 65536, 65536)
+      dropCache(fd)
+      expect(statSync(path).blocks).toBe(before - 128)
+    } finally {
+      closeSync(fd)
+    }
+    const expected = Buffer.concat([
+      Buffer.alloc(65536, 0x61),
+      Buffer.alloc(65536),
+      Buffer.alloc(65536, 0x61),
+    ])
+    expect(readFileSync(path).equals(expected)).toBe(true)
+  })
+
+  it('that is closed is an error', () => {
+    expect(refusal(() => dropCache(1_000_000))).toBe('internal: Cannot drop the cache of a file: EBADF')
+    expect(refusal(() => punchHole(1_000_000, 0, 1))).toMatch(/EBADF$/)
   })
 })

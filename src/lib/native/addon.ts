@@ -37,10 +37,13 @@ export interface Addon {
   digesterFinal(digester: NativeDigester): Promise<Uint8Array>
   /** Text arguments are bytes that end with a NUL; the results are 0 or an errno. */
   mount(source: Uint8Array, target: Uint8Array, type: Uint8Array, flags: number, data: Uint8Array): number
-  umount(target: Uint8Array): number
+  umount(target: Uint8Array, flags: number): number
   mknod(path: Uint8Array, mode: number, major: number, minor: number): number
   lsetxattr(path: Uint8Array, name: Uint8Array, value: Uint8Array): number
   lutimes(path: Uint8Array, seconds: number, nanoseconds: number): number
+  dropCache(fd: number): number
+  punchHole(fd: number, offset: number, size: number): number
+  sendDatagram(path: Uint8Array, bytes: Uint8Array): number
 }
 
 declare const digesterBrand: unique symbol

@@ -5,8 +5,14 @@ import {CodedError, type ErrorCode} from '../errors/coded-error.ts'
 import {encodeByteText} from '../io/byte-text.ts'
 import {requireAddon} from './addon.ts'
 
-/** The mount(2) flag for read-only mounts (linux/mount.h). */
+/** Flags of mount(2) (linux/mount.h). */
 export const MS_RDONLY = 1
+export const MS_NOSUID = 2
+export const MS_NODEV = 4
+export const MS_NOEXEC = 8
+/** Flags of umount2(2): the mount goes with its last user; a symlink at the target is not followed. */
+export const MNT_DETACH = 2
+export const UMOUNT_NOFOLLOW = 8
 
 export interface MountArguments {
   readonly source: string
@@ -24,9 +30,9 @@ export function mount(request: MountArguments): void {
   check(error, `mount ${type} at ${JSON.stringify(target)}`)
 }
 
-/** umount(2): `failed-precondition` while something in it is in use. */
-export function unmount(target: string): void {
-  check(requireAddon().umount(text(target)), `unmount ${JSON.stringify(target)}`)
+/** umount2(2): without `MNT_DETACH`, `failed-precondition` while something in it is in use. */
+export function unmount(target: string, flags = 0): void {
+  check(requireAddon().umount(text(target), flags), `unmount ${JSON.stringify(target)}`)
 }
 
 /** mknod(2): `mode` has the file type's bits. */
@@ -43,6 +49,24 @@ export function setXattr(path: string, name: string, value: Uint8Array): void {
 /** Sets access and modification time with all their nanoseconds; symlinks are not followed. */
 export function setTimes(path: string, seconds: number, nanoseconds: number): void {
   check(requireAddon().lutimes(text(path), seconds, nanoseconds), `set the time of ${JSON.stringify(path)}`)
+}
+
+/** Gives back the clean pages that the page cache has of the open file `fd` (posix_fadvise(2), DONTNEED). */
+export function dropCache(fd: number): void {
+  check(requireAddon().dropCache(fd), 'drop the cache of a file')
+}
+
+/** Frees the disk blocks of a range of the open file `fd`, which then reads as zeros; its size stays (fallocate(2)). */
+export function punchHole(fd: number, offset: number, size: number): void {
+  check(requireAddon().punchHole(fd, offset, size), `punch a hole of ${size} bytes at ${offset}`)
+}
+
+/**
+ * Sends one datagram to a unix socket, as sd_notify(3) does; `@name` is in the abstract namespace. Waits up to 5 seconds
+ * where the receiver's queue is full. Throws `not-found` or `unavailable` when nobody is there.
+ */
+export function sendDatagram(path: string, bytes: Uint8Array): void {
+  check(requireAddon().sendDatagram(text(path), bytes), `send a datagram to ${JSON.stringify(path)}`)
 }
 
 function text(value: string): Uint8Array {
@@ -78,6 +102,10 @@ function codeOfErrno(name: string): ErrorCode {
     case 'ENOSPC':
     case 'EDQUOT':
     case 'ENOMEM':
+    case 'EAGAIN':
+    case 'ECONNREFUSED':
+    case 'ECONNRESET':
+    case 'EPIPE':
       return 'unavailable'
     default:
       return 'internal'
