@@ -8,7 +8,7 @@ import {digestOf} from '../../src/lib/io/sha256.ts'
 import type {ContentStore} from '../../src/lib/oci/content-store.ts'
 import type {Descriptor} from '../../src/lib/oci/descriptor.ts'
 import {encodeJson} from '../../src/lib/oci/manifest.ts'
-import {startContainerd} from '../support/containerd.ts'
+import {CONTAINERDS, startContainerd} from '../support/containerd.ts'
 import {startFakeContainerd} from '../support/fake-containerd.ts'
 import {describeWith} from '../support/requires.ts'
 import {readBlob, writeBlob, writeSampleImage, writeSampleIndex} from '../support/sample-image.ts'
@@ -401,64 +401,66 @@ describe('with a fake containerd', () => {
   })
 })
 
-describeWith(['root', 'containerd', 'ctr'], 'with a real containerd', () => {
-  let containerd: Awaited<ReturnType<typeof startContainerd>>
-  beforeAll(async () => {
-    containerd = await startContainerd()
-  })
-  afterAll(() => containerd[Symbol.asyncDispose]())
+for (const {release, needs, programs} of CONTAINERDS) {
+  describeWith(['root', ...needs], `with ${release}`, () => {
+    let containerd: Awaited<ReturnType<typeof startContainerd>>
+    beforeAll(async () => {
+      containerd = await startContainerd({programs})
+    })
+    afterAll(() => containerd[Symbol.asyncDispose]())
 
-  itIsAStore(() => containerd.address)
+    itIsAStore(() => containerd.address)
 
-  it('shows ctr what was written, and sees what ctr wrote', async () => {
-    await using store = await openContainerdStore({address: containerd.address, namespace: 'judge'})
-    await using _ = await store.lease()
-    const {root, layers} = await writeSampleImage(store.content)
-    await store.images.put('docker.io/library/sample:1', root, {labels: {a: 'b'}})
-    const ctr = (...args: string[]) => containerd.ctr('-n', 'judge', ...args)
-    expect(await ctr('images', 'ls')).toMatch(
-      /docker\.io\/library\/sample:1 +application\/vnd\.oci\.image\.manifest.*a=b/,
-    )
-    expect(await ctr('images', 'check')).toMatch(/docker\.io\/library\/sample:1 .* complete \(3\/3\)/)
-    expect(await ctr('content', 'ls', '-q')).toContain(layers[0]!.digest)
-    await ctr('images', 'tag', 'docker.io/library/sample:1', 'by-ctr')
-    expect((await store.images.get('by-ctr'))?.target).toEqual(root)
-  })
-
-  it('leaves neither lease nor ingest behind, however writing ends', async () => {
-    {
-      await using store = await openContainerdStore({address: containerd.address, namespace: 'tidy'})
+    it('shows ctr what was written, and sees what ctr wrote', async () => {
+      await using store = await openContainerdStore({address: containerd.address, namespace: 'judge'})
       await using _ = await store.lease()
-      await using unfinished = await store.content.write({mediaType: ANY})
-      await unfinished.write(randomBytes(LARGE))
-      expect(await containerd.ctr('-n', 'tidy', 'content', 'active')).toContain('ctr-remote-')
-    }
-    expect(await containerd.ctr('-n', 'tidy', 'content', 'active')).not.toContain('ctr-remote-')
-    expect(await containerd.ctr('-n', 'tidy', 'leases', 'ls', '-q')).toBe('')
-  })
+      const {root, layers} = await writeSampleImage(store.content)
+      await store.images.put('docker.io/library/sample:1', root, {labels: {a: 'b'}})
+      const ctr = (...args: string[]) => containerd.ctr('-n', 'judge', ...args)
+      expect(await ctr('images', 'ls')).toMatch(
+        /docker\.io\/library\/sample:1 +application\/vnd\.oci\.image\.manifest.*a=b/,
+      )
+      expect(await ctr('images', 'check')).toMatch(/docker\.io\/library\/sample:1 .* complete \(3\/3\)/)
+      expect(await ctr('content', 'ls', '-q')).toContain(layers[0]!.digest)
+      await ctr('images', 'tag', 'docker.io/library/sample:1', 'by-ctr')
+      expect((await store.images.get('by-ctr'))?.target).toEqual(root)
+    })
 
-  it('is unavailable when containerd is killed in the middle of a blob, and goes on after a restart', async () => {
-    await using mortal = await startContainerd()
-    const bytes = randomBytes(LARGE)
-    {
+    it('leaves neither lease nor ingest behind, however writing ends', async () => {
+      {
+        await using store = await openContainerdStore({address: containerd.address, namespace: 'tidy'})
+        await using _ = await store.lease()
+        await using unfinished = await store.content.write({mediaType: ANY})
+        await unfinished.write(randomBytes(LARGE))
+        expect(await containerd.ctr('-n', 'tidy', 'content', 'active')).toContain('ctr-remote-')
+      }
+      expect(await containerd.ctr('-n', 'tidy', 'content', 'active')).not.toContain('ctr-remote-')
+      expect(await containerd.ctr('-n', 'tidy', 'leases', 'ls', '-q')).toBe('')
+    })
+
+    it('is unavailable when containerd is killed in the middle of a blob, and goes on after a restart', async () => {
+      await using mortal = await startContainerd({programs})
+      const bytes = randomBytes(LARGE)
+      {
+        await using store = await openContainerdStore({address: mortal.address})
+        await using _ = await store.lease()
+        await using writer = await store.content.write({mediaType: ANY})
+        await writer.write(bytes)
+        await mortal.kill()
+        const error = await writer.commit(describeBlob(bytes)).catch(failure => failure)
+        expect(codeOf(error)).toBe('unavailable')
+        expect(messageOf(error)).toMatch(/namespace "default"/)
+      }
+      await mortal.restart()
       await using store = await openContainerdStore({address: mortal.address})
-      await using _ = await store.lease()
-      await using writer = await store.content.write({mediaType: ANY})
-      await writer.write(bytes)
-      await mortal.kill()
-      const error = await writer.commit(describeBlob(bytes)).catch(failure => failure)
-      expect(codeOf(error)).toBe('unavailable')
-      expect(messageOf(error)).toMatch(/namespace "default"/)
-    }
-    await mortal.restart()
-    await using store = await openContainerdStore({address: mortal.address})
-    {
-      await using _ = await store.lease()
-      await writeBlob(store.content, bytes)
-    }
-    // Who collects does not matter: containerd also does by itself soon after its start.
-    await store.collectGarbage()
-    expect(await isThere(store.content, describeBlob(bytes))).toBe(false)
-    expect(await mortal.ctr('content', 'ls', '-q')).toBe('')
+      {
+        await using _ = await store.lease()
+        await writeBlob(store.content, bytes)
+      }
+      // Who collects does not matter: containerd also does by itself soon after its start.
+      await store.collectGarbage()
+      expect(await isThere(store.content, describeBlob(bytes))).toBe(false)
+      expect(await mortal.ctr('content', 'ls', '-q')).toBe('')
+    })
   })
-})
+}

@@ -8,7 +8,7 @@ import {codeOf, messageOf} from '../../src/lib/errors/coded-error.ts'
 import {digestOf} from '../../src/lib/io/sha256.ts'
 import type {Digest} from '../../src/lib/oci/digest.ts'
 import type {ImageConfig, ImageManifest} from '../../src/lib/oci/manifest.ts'
-import {startContainerd, type TestContainerd} from '../support/containerd.ts'
+import {CONTAINERDS, startContainerd, type TestContainerd} from '../support/containerd.ts'
 import {describeWith} from '../support/requires.ts'
 import {readBlob, type SampleImage, writeSampleImage} from '../support/sample-image.ts'
 
@@ -42,89 +42,93 @@ describe('labels of children', () => {
   })
 })
 
-describeWith(['root', 'containerd', 'ctr'], 'unpacking with a real containerd', () => {
-  let containerd: TestContainerd
-  let count = 0
-  beforeAll(async () => {
-    containerd = await startContainerd()
+for (const {release, needs, programs} of CONTAINERDS) {
+  describeWith(['root', ...needs], `unpacking with ${release}`, () => {
+    let containerd: TestContainerd
+    let count = 0
+    beforeAll(async () => {
+      containerd = await startContainerd({programs})
+    })
+    afterAll(() => containerd?.[Symbol.asyncDispose]())
+
+    const open = (): Promise<ContainerdStore> =>
+      openContainerdStore({address: containerd.address, namespace: `unpack-${++count}`})
+
+    async function documentsOf(
+      store: ContainerdStore,
+      {root, config}: SampleImage,
+    ): Promise<{manifest: ImageManifest; config: ImageConfig}> {
+      const read = async (blob: typeof root) => JSON.parse((await readBlob(store.content, blob)).toString())
+      return {manifest: await read(root), config: await read(config)}
+    }
+
+    const snapshots = (store: ContainerdStore) =>
+      containerd.ctr('-n', store.client.namespace, 'snapshots', 'ls')
+
+    it('makes what survives a collection with the image, and goes with it', async () => {
+      await using store = await open()
+      const image = await writeSampleImageUnderLease(store)
+      const images = await containerd.ctr('-n', store.client.namespace, 'images', 'check')
+      expect(images).toMatch(/sample:1 .* complete \(3\/3\) .* true/)
+      await store.collectGarbage()
+      expect(await snapshots(store)).toContain(image.top)
+      await store.images.remove('sample:1', {sync: true})
+      expect(await snapshots(store)).not.toContain('sha256')
+    })
+
+    async function writeSampleImageUnderLease(store: ContainerdStore): Promise<{readonly top: Digest}> {
+      await using _ = await store.lease()
+      const image = await writeSampleImage(store.content)
+      const documents = await documentsOf(store, image)
+      const top = await unpackImage(store, {snapshotter: 'overlayfs', ...documents})
+      expect(top).toBe(chainIdsOf(documents.config.rootfs.diff_ids).at(-1))
+      await store.images.put('sample:1', image.root)
+      return {top}
+    }
+
+    it('does nothing the second time, and the same for four at once', async () => {
+      await using store = await open()
+      await using _ = await store.lease()
+      const documents = await documentsOf(store, await writeSampleImage(store.content))
+      const unpack = () => unpackImage(store, {snapshotter: 'overlayfs', ...documents})
+      const tops = await Promise.all([unpack(), unpack(), unpack(), unpack()])
+      expect(new Set(tops)).toEqual(new Set([await unpack()]))
+      expect(await snapshots(store)).not.toContain('Active')
+    })
+
+    it('refuses a layer with another DiffID, and leaves no snapshot of it', async () => {
+      await using store = await open()
+      await using _ = await store.lease()
+      const {manifest, config} = await documentsOf(store, await writeSampleImage(store.content))
+      const [first] = config.rootfs.diff_ids
+      const wrong = {...config, rootfs: {...config.rootfs, diff_ids: [first!, digestOf('another')]}}
+      const error = await unpackImage(store, {snapshotter: 'overlayfs', manifest, config: wrong}).catch(
+        e => e,
+      )
+      expect(codeOf(error)).toBe('corrupt')
+      expect(messageOf(error)).toMatch(/Cannot unpack the layer sha256:.* its DiffID is sha256:/)
+      expect(await snapshots(store)).not.toContain('Active')
+      expect(await snapshots(store)).not.toContain(chainIdsOf(wrong.rootfs.diff_ids)[1])
+    })
+
+    it('names the snapshotter that is not there', async () => {
+      await using store = await open()
+      await using _ = await store.lease()
+      const documents = await documentsOf(store, await writeSampleImage(store.content))
+      const error = await unpackImage(store, {snapshotter: 'nothing', ...documents}).catch(e => e)
+      expect(messageOf(error)).toMatch(/"nothing"/)
+      expect(codeOf(error)).toMatch(/not-found|invalid-argument/)
+    })
+
+    it('stops when aborted', async () => {
+      await using store = await open()
+      await using _ = await store.lease()
+      const documents = await documentsOf(store, await writeSampleImage(store.content))
+      const abort = new AbortController()
+      const layerReady = async () => abort.abort()
+      const options = {snapshotter: 'overlayfs', ...documents, layerReady, signal: abort.signal}
+      expect(codeOf(await unpackImage(store, options).catch(e => e))).toBe('cancelled')
+      expect(await snapshots(store)).not.toContain('Active')
+    })
   })
-  afterAll(() => containerd?.[Symbol.asyncDispose]())
-
-  const open = (): Promise<ContainerdStore> =>
-    openContainerdStore({address: containerd.address, namespace: `unpack-${++count}`})
-
-  async function documentsOf(
-    store: ContainerdStore,
-    {root, config}: SampleImage,
-  ): Promise<{manifest: ImageManifest; config: ImageConfig}> {
-    const read = async (blob: typeof root) => JSON.parse((await readBlob(store.content, blob)).toString())
-    return {manifest: await read(root), config: await read(config)}
-  }
-
-  const snapshots = (store: ContainerdStore) =>
-    containerd.ctr('-n', store.client.namespace, 'snapshots', 'ls')
-
-  it('makes what survives a collection with the image, and goes with it', async () => {
-    await using store = await open()
-    const image = await writeSampleImageUnderLease(store)
-    const images = await containerd.ctr('-n', store.client.namespace, 'images', 'check')
-    expect(images).toMatch(/sample:1 .* complete \(3\/3\) .* true/)
-    await store.collectGarbage()
-    expect(await snapshots(store)).toContain(image.top)
-    await store.images.remove('sample:1', {sync: true})
-    expect(await snapshots(store)).not.toContain('sha256')
-  })
-
-  async function writeSampleImageUnderLease(store: ContainerdStore): Promise<{readonly top: Digest}> {
-    await using _ = await store.lease()
-    const image = await writeSampleImage(store.content)
-    const documents = await documentsOf(store, image)
-    const top = await unpackImage(store, {snapshotter: 'overlayfs', ...documents})
-    expect(top).toBe(chainIdsOf(documents.config.rootfs.diff_ids).at(-1))
-    await store.images.put('sample:1', image.root)
-    return {top}
-  }
-
-  it('does nothing the second time, and the same for four at once', async () => {
-    await using store = await open()
-    await using _ = await store.lease()
-    const documents = await documentsOf(store, await writeSampleImage(store.content))
-    const unpack = () => unpackImage(store, {snapshotter: 'overlayfs', ...documents})
-    const tops = await Promise.all([unpack(), unpack(), unpack(), unpack()])
-    expect(new Set(tops)).toEqual(new Set([await unpack()]))
-    expect(await snapshots(store)).not.toContain('Active')
-  })
-
-  it('refuses a layer with another DiffID, and leaves no snapshot of it', async () => {
-    await using store = await open()
-    await using _ = await store.lease()
-    const {manifest, config} = await documentsOf(store, await writeSampleImage(store.content))
-    const [first] = config.rootfs.diff_ids
-    const wrong = {...config, rootfs: {...config.rootfs, diff_ids: [first!, digestOf('another')]}}
-    const error = await unpackImage(store, {snapshotter: 'overlayfs', manifest, config: wrong}).catch(e => e)
-    expect(codeOf(error)).toBe('corrupt')
-    expect(messageOf(error)).toMatch(/Cannot unpack the layer sha256:.* its DiffID is sha256:/)
-    expect(await snapshots(store)).not.toContain('Active')
-    expect(await snapshots(store)).not.toContain(chainIdsOf(wrong.rootfs.diff_ids)[1])
-  })
-
-  it('names the snapshotter that is not there', async () => {
-    await using store = await open()
-    await using _ = await store.lease()
-    const documents = await documentsOf(store, await writeSampleImage(store.content))
-    const error = await unpackImage(store, {snapshotter: 'nothing', ...documents}).catch(e => e)
-    expect(messageOf(error)).toMatch(/"nothing"/)
-    expect(codeOf(error)).toMatch(/not-found|invalid-argument/)
-  })
-
-  it('stops when aborted', async () => {
-    await using store = await open()
-    await using _ = await store.lease()
-    const documents = await documentsOf(store, await writeSampleImage(store.content))
-    const abort = new AbortController()
-    const layerReady = async () => abort.abort()
-    const options = {snapshotter: 'overlayfs', ...documents, layerReady, signal: abort.signal}
-    expect(codeOf(await unpackImage(store, options).catch(e => e))).toBe('cancelled')
-    expect(await snapshots(store)).not.toContain('Active')
-  })
-})
+}

@@ -5,10 +5,11 @@ import {once} from 'node:events'
 import {createWriteStream} from 'node:fs'
 import {mkdtemp, readFile, rm, writeFile} from 'node:fs/promises'
 import {tmpdir} from 'node:os'
-import {join} from 'node:path'
+import {dirname, join} from 'node:path'
 import {promisify} from 'node:util'
 import {connectContainerd} from '../../src/lib/containerd/client.ts'
 import {hasCode} from '../../src/lib/errors/coded-error.ts'
+import {NEWER_CONTAINERD} from './newer-containerd.ts'
 
 const run = promisify(execFile)
 
@@ -25,9 +26,28 @@ export interface TestContainerd extends AsyncDisposable {
   restart(): Promise<void>
 }
 
-/** Further lines of its configuration: proxy plugins, for example. */
 export interface TestContainerdOptions {
+  /** Further lines of its configuration, such as `stargzPlugin(…)`. */
   readonly config?: string
+  /** The directory of containerd, its shim, ctr and runc: `NEWER_CONTAINERD`; by default they are those of the PATH. */
+  readonly programs?: string | undefined
+}
+
+/** Every containerd that we are tested with: the distribution's, and a newer one. */
+export const CONTAINERDS = [
+  {release: "the distribution's containerd", needs: ['containerd', 'ctr'], programs: undefined},
+  {release: 'a newer containerd', needs: ['newer-containerd'], programs: NEWER_CONTAINERD},
+] as const
+
+/** The configuration for a remote snapshotter named `stargz`, which listens on the unix socket `address`. */
+export function stargzPlugin(address: string): string {
+  return `[proxy_plugins.stargz]
+  type = "snapshot"
+  address = ${JSON.stringify(address)}
+[proxy_plugins.stargz.exports]
+  root = ${JSON.stringify(dirname(address))}
+  enable_remote_snapshot_annotations = "true"
+`
 }
 
 /**
@@ -39,7 +59,11 @@ export async function startContainerd(options: TestContainerdOptions = {}): Prom
   const address = join(directory, 'containerd.sock')
   const config = join(directory, 'config.toml')
   await writeFile(config, configuration(directory, address, options.config ?? ''))
-  let daemon = await startDaemon(config, directory, address)
+  const env = {
+    ...process.env,
+    ...(options.programs === undefined ? {} : {PATH: `${options.programs}:${process.env.PATH}`}),
+  }
+  let daemon = await startDaemon(config, directory, {address, env})
 
   async function stop(signal: NodeJS.Signals): Promise<void> {
     if (daemon.exitCode !== null || daemon.signalCode !== null) return
@@ -49,7 +73,10 @@ export async function startContainerd(options: TestContainerdOptions = {}): Prom
   }
 
   const ctr = async (...args: readonly string[]): Promise<string> => {
-    const {stdout} = await run('ctr', ['--address', address, ...args], {maxBuffer: 64 * 1024 * 1024})
+    const {stdout} = await run('ctr', ['--address', address, ...args], {
+      env,
+      maxBuffer: 64 * 1024 * 1024,
+    })
     return stdout
   }
 
@@ -72,7 +99,7 @@ export async function startContainerd(options: TestContainerdOptions = {}): Prom
     },
     kill: () => stop('SIGKILL'),
     async restart() {
-      daemon = await startDaemon(config, directory, address)
+      daemon = await startDaemon(config, directory, {address, env})
     },
     async [Symbol.asyncDispose]() {
       await removeTasks().finally(() => stop('SIGTERM'))
@@ -103,8 +130,12 @@ ${more}
 `
 }
 
-async function startDaemon(config: string, directory: string, address: string): Promise<ChildProcess> {
-  const daemon = spawn('containerd', ['--config', config], {stdio: ['ignore', 'ignore', 'pipe']})
+async function startDaemon(
+  config: string,
+  directory: string,
+  {address, env}: {readonly address: string; readonly env: NodeJS.ProcessEnv},
+): Promise<ChildProcess> {
+  const daemon = spawn('containerd', ['--config', config], {env, stdio: ['ignore', 'ignore', 'pipe']})
   daemon.stderr!.pipe(createWriteStream(join(directory, 'containerd.log'), {flags: 'a'}))
   for (;;) {
     try {
