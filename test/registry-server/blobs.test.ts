@@ -1,9 +1,11 @@
 import {randomBytes} from 'node:crypto'
-import {writeFile} from 'node:fs/promises'
+import {rm, writeFile} from 'node:fs/promises'
 import {request as httpRequest} from 'node:http'
 import {join} from 'node:path'
 import {describe, expect, it, vi} from 'vitest'
 import {digestOf} from '../../src/lib/io/sha256.ts'
+import {withLock} from '../../src/lib/layout/directory-lock.ts'
+import {layoutPaths} from '../../src/lib/layout/layout-paths.ts'
 import {hexOf} from '../../src/lib/oci/digest.ts'
 import {readBlob, writeBlob} from '../support/sample-image.ts'
 import {startRegistry, type TestRegistry} from './support.ts'
@@ -67,6 +69,26 @@ describe('GET of a blob', () => {
     expect(parts.slice(1, 3).map(part => part.split('\r\n\r\n')[1]!.trimEnd())).toEqual(['01', 'abc'])
     expect(parts[1]).toContain('Content-Range: bytes 0-1/20')
     expect(parts[3]).toBe('--\r\n')
+  })
+
+  it('waits for no writer of the store once the blob is known', async () => {
+    const registry = await startWithBlob()
+    const range = {headers: {range: 'bytes=0-3'}}
+    // A push: from now on, what the store is asked for is leased, under its lock.
+    await registry.send('POST', `/v2/app/blobs/uploads/?mount=${DIGEST}&from=other`)
+    await registry.send('GET', PATH, range)
+    const {lock} = layoutPaths(registry.store.name)
+    const answer = await withLock(lock, {}, () => registry.send('GET', PATH, range))
+    expect(answer).toMatchObject({status: 206, body: BYTES.subarray(0, 4)})
+  })
+
+  it('is not found any more when it has been removed after a read', async () => {
+    const registry = await startWithBlob()
+    await registry.send('GET', PATH)
+    await rm(join(registry.store.name, 'blobs/sha256', hexOf(DIGEST)))
+    expect(await registry.send('GET', PATH)).toMatchObject({status: 404})
+    await writeBlob(registry.store.content, BYTES)
+    expect(await registry.send('GET', PATH)).toMatchObject({status: 200, body: BYTES})
   })
 
   it('answers 304 to who has it, and the whole to a stale If-Range', async () => {

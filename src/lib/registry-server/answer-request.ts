@@ -52,7 +52,7 @@ export async function answerRequest(
   const abort = new AbortController()
   const ended = new Promise<void>(resolve => {
     response.once('close', () => {
-      abort.abort()
+      if (!response.writableFinished) abort.abort()
       resolve()
     })
   })

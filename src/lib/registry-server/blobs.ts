@@ -6,15 +6,15 @@ import type {ContentInfo, OpenBlob} from '../oci/content-store.ts'
 import {type Digest, isDigest} from '../oci/digest.ts'
 import {type ByteRange, parseRange} from './byte-range.ts'
 import {bodyOf, type Exchange, type Headers, type Registry, reply, replyStream} from './exchange.ts'
+import {BLOB_TYPE} from './known-blobs.ts'
 import {Problem} from './problem.ts'
 import {isRepository, parseRouteDigest} from './route.ts'
 import type {UploadSession} from './upload-sessions.ts'
 
-const BLOB_TYPE = 'application/octet-stream'
 /** Bytes read from the store at once, which bounds the memory of a download. */
 const CHUNK_SIZE = 512 * 1024
 
-/** A request names a blob by digest alone; stores take a negative size for any. */
+/** A blob that the client may count on to stay: a push skips what is there. Stores take a negative size for any. */
 export async function findBlob(
   {store}: Registry,
   digest: Digest,
@@ -25,27 +25,35 @@ export async function findBlob(
 
 /** GET and HEAD. The store is one pool: a blob is found from every repository. */
 export async function sendBlob(registry: Registry, exchange: Exchange, digest: Digest): Promise<void> {
-  const info = await findBlob(registry, digest, exchange)
-  if (!info) throw new Problem('BLOB_UNKNOWN', `There is no blob ${digest}`)
-  const {size} = info
   const common = {
     'docker-content-digest': digest,
     etag: `"${digest}"`,
     'accept-ranges': 'bytes',
     'cache-control': 'max-age=31536000, immutable',
   }
-  if (exchange.request.headers['if-none-match'] === common.etag) return reply(exchange, 304, common)
-  const ranges = exchange.method === 'GET' ? parseRange(rangeHeader(exchange, digest), size) : 'all'
-  if (ranges === 'none') {
-    throw new Problem('RANGE_INVALID', `The blob has ${size} bytes`, {'content-range': `bytes */${size}`})
-  }
+  const isKnownToClient = exchange.request.headers['if-none-match'] === common.etag
+  // HEAD is how clients ask before a push, and then count on the blob.
   if (exchange.method === 'HEAD') {
-    exchange.response.writeHead(200, {...common, 'content-type': BLOB_TYPE, 'content-length': size}).end()
-    return
+    const info = await findBlob(registry, digest, exchange)
+    if (!info) throw unknownBlob(digest)
+    const headers = {...common, 'content-type': BLOB_TYPE, 'content-length': info.size}
+    return isKnownToClient ? reply(exchange, 304, common) : reply(exchange, 200, headers)
   }
-  await using blob = await registry.store.content.open({mediaType: BLOB_TYPE, digest, size}, exchange)
+  await using blob = await registry.blobs.open(digest, exchange)
+  if (!blob) throw unknownBlob(digest)
+  if (isKnownToClient) return reply(exchange, 304, common)
+  const ranges = parseRange(rangeHeader(exchange, digest), blob.size)
+  if (ranges === 'none') {
+    throw new Problem('RANGE_INVALID', `The blob has ${blob.size} bytes`, {
+      'content-range': `bytes */${blob.size}`,
+    })
+  }
   const {status, headers, body} = contentFor(blob, ranges, exchange.signal)
   await replyStream(exchange, status, {...common, ...headers}, body)
+}
+
+function unknownBlob(digest: Digest): Problem {
+  return new Problem('BLOB_UNKNOWN', `There is no blob ${digest}`)
 }
 
 interface Content {

@@ -5,6 +5,7 @@ import {Readable} from 'node:stream'
 import {pipeline} from 'node:stream/promises'
 import type {Store} from '../oci/image-store.ts'
 import type {NameHints, Naming} from './image-names.ts'
+import type {KnownBlobs} from './known-blobs.ts'
 import {Problem} from './problem.ts'
 import type {UploadSessions} from './upload-sessions.ts'
 import type {WriteLease} from './write-lease.ts'
@@ -14,6 +15,7 @@ export interface Registry {
   readonly store: Store
   readonly naming: Naming
   readonly readOnly: boolean
+  readonly blobs: KnownBlobs
   readonly uploads: UploadSessions
   readonly lease: WriteLease
 }

@@ -13,6 +13,7 @@ import type {CallOptions} from '../oci/content-store.ts'
 import type {Store} from '../oci/image-store.ts'
 import {answerRequest, type Credentials, type RequestLogEntry} from './answer-request.ts'
 import type {Registry} from './exchange.ts'
+import {createKnownBlobs} from './known-blobs.ts'
 import {createUploadSessions} from './upload-sessions.ts'
 import {createWriteLease} from './write-lease.ts'
 
@@ -43,6 +44,8 @@ export interface RunningRegistry extends AsyncDisposable {
 /** Multi-range requests of lazy mounts are long: 1000 ranges of 24 characters, and room for the rest. */
 const MAX_HEADER_SIZE = 64 * 1024
 const HEADERS_TIMEOUT_MS = 30_000
+/** As nginx: a lazy mount reads now and then, and opening a connection costs it several round trips. */
+const KEEP_ALIVE_TIMEOUT_MS = 75_000
 /** How long running requests may take to finish when the registry closes. */
 const CLOSE_TIMEOUT_MS = 5_000
 
@@ -58,6 +61,7 @@ export async function serveRegistry(store: Store, options: RegistryOptions = {})
     store,
     naming: {domain: options.domain ?? 'localhost'},
     readOnly: options.readOnly ?? false,
+    blobs: createKnownBlobs(store.content),
     uploads: createUploadSessions(store.content),
     lease: createWriteLease(store),
   }
@@ -88,6 +92,7 @@ function createServer({tls}: RegistryOptions, handler: Handler): Server {
   const settings = {
     maxHeaderSize: MAX_HEADER_SIZE,
     headersTimeout: HEADERS_TIMEOUT_MS,
+    keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS,
     // A layer may take an hour to upload over a slow line.
     requestTimeout: 0,
   }
