@@ -29,6 +29,7 @@ import {
   type FileNode,
   opaqueDirectory,
   plainDirectory,
+  type TreeNode,
   whiteoutNode,
 } from '../../src/lib/vfs/file-tree.ts'
 
@@ -38,8 +39,8 @@ function directory(...children: Child[]): DirectoryNode {
   return {...plainDirectory(), children: new Map(children)}
 }
 
-function file(fields: Partial<Extract<FileNode, {type: 'reg'}>> = {}): FileNode {
-  return {...whiteoutNode(), type: 'reg', mode: 0o644, ...fields} as FileNode
+function file(fields: Partial<Omit<TreeNode, 'type'>> = {}): FileNode {
+  return {...whiteoutNode(), type: 'reg', mode: 0o644, ...fields}
 }
 
 function symlink(linkName: string): FileNode {
