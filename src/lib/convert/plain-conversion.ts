@@ -117,10 +117,11 @@ async function* decompress({
   }
 }
 
-/** The same bytes in pieces of `BATCH_SIZE`, of which only the last may be smaller. */
+/** The same bytes in pieces of `BATCH_SIZE`, of which only the last may be smaller; of no bytes one empty piece. */
 async function* batchesOf(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
   let batch = new Uint8Array(BATCH_SIZE)
   let filled = 0
+  let isFirst = true
   for await (const chunk of chunks) {
     for (let at = 0; at < chunk.length; ) {
       const part = chunk.subarray(at, at + BATCH_SIZE - filled)
@@ -131,16 +132,18 @@ async function* batchesOf(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<Uin
         yield batch
         batch = new Uint8Array(BATCH_SIZE)
         filled = 0
+        isFirst = false
       }
     }
   }
-  if (filled > 0) yield batch.subarray(0, filled)
+  if (filled > 0 || isFirst) yield batch.subarray(0, filled)
 }
 
 /** Gzip members of `MEMBER_SIZE` bytes each: cut by position alone, so that the output is a function of the input. */
 async function compressMembers(tar: Uint8Array, codec: BulkCodec): Promise<Uint8Array[]> {
   const spool = {size: tar.length, storage: tar}
-  const count = Math.ceil(tar.length / MEMBER_SIZE)
+  // An empty tar has an empty member: no bytes at all are no gzip.
+  const count = Math.max(1, Math.ceil(tar.length / MEMBER_SIZE))
   const members = Array.from({length: count}, (_, index) => {
     const offset = index * MEMBER_SIZE
     return codec.compressMembers('gzip', LEVEL, spool, {
