@@ -1,5 +1,6 @@
 // Bundles the command line into dist/cli: one entry per command, shared code split off, so that a command loads only
-// what it runs; then writes oclif's manifest, so that help and parsing load no command at all.
+// what it runs; then writes oclif's manifest, so that help and parsing load no command at all. Daemons go into
+// dist/daemons, with the threads and processes that they start.
 
 import {readdirSync, readFileSync, renameSync, rmSync, writeFileSync} from 'node:fs'
 import {join, resolve} from 'node:path'
@@ -7,18 +8,19 @@ import {Plugin} from '@oclif/core/config'
 import {build} from 'esbuild'
 
 const ROOT = resolve(import.meta.dirname, '..')
-const OUT = join(ROOT, 'dist/cli')
 
-await bundle()
+await bundle('dist/cli', listEntryPoints())
+await bundle('dist/daemons', [{in: 'src/daemons/snapshotter/start.ts', out: 'containerd-stargz-grpc'}])
 await writeManifest()
 
 /** In a folder beside, so that a build that fails leaves the last one in place. */
-async function bundle(): Promise<void> {
-  const fresh = `${OUT}.new`
+async function bundle(folder: string, entryPoints: {in: string; out: string}[]): Promise<void> {
+  const out = join(ROOT, folder)
+  const fresh = `${out}.new`
   rmSync(fresh, {recursive: true, force: true})
   await build({
     absWorkingDir: ROOT,
-    entryPoints: listEntryPoints(),
+    entryPoints,
     outdir: fresh,
     chunkNames: 'chunks/[name]-[hash]',
     bundle: true,
@@ -37,8 +39,8 @@ async function bundle(): Promise<void> {
       js: "import {createRequire as __createRequire} from 'node:module'; const require = __createRequire(import.meta.url);",
     },
   })
-  rmSync(OUT, {recursive: true, force: true})
-  renameSync(fresh, OUT)
+  rmSync(out, {recursive: true, force: true})
+  renameSync(fresh, out)
 }
 
 /** The program at dist/cli/start.js, and each command at the place that its words name. */

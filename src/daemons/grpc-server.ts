@@ -1,0 +1,176 @@
+// gRPC over a unix socket, the serving side: handlers are async functions that throw CodedErrors.
+
+import {
+  create,
+  type DescMessage,
+  type DescMethod,
+  type DescMethodServerStreaming,
+  type DescMethodUnary,
+  fromBinary,
+  type MessageInitShape,
+  type MessageShape,
+  toBinary,
+} from '@bufbuild/protobuf'
+import * as grpc from '@grpc/grpc-js'
+import {codeOf, describeError, type ErrorCode} from '../lib/errors/coded-error.ts'
+
+/** What a handler knows of its call. */
+export interface ServedCall {
+  /** Aborted when the caller gives up, or goes away. */
+  readonly signal: AbortSignal
+}
+
+/** The method's implementation: an answer, or for a stream the answers. */
+type Handler<M> =
+  M extends DescMethodUnary<infer I, infer O>
+    ? (request: MessageShape<I>, call: ServedCall) => Promise<MessageInitShape<O>>
+    : M extends DescMethodServerStreaming<infer I, infer O>
+      ? (request: MessageShape<I>, call: ServedCall) => AsyncIterable<MessageInitShape<O>>
+      : never
+
+/** One handler for every method of a service. */
+export type Handlers<S extends {readonly method: Record<string, DescMethod>}> = {
+  readonly [K in keyof S['method']]: Handler<S['method'][K]>
+}
+
+/** A method known by its path alone, answered with the bytes that came from somewhere else. */
+export type RawHandler = (request: Buffer, metadata: grpc.Metadata, call: ServedCall) => Promise<Buffer>
+
+export interface GrpcServer {
+  add<S extends {readonly typeName: string; readonly method: Record<string, DescMethod>}>(
+    service: S,
+    handlers: Handlers<S>,
+  ): void
+  /** Serves the unary method at `path` (`/package.Service/Method`) without looking into its messages. */
+  addRaw(path: string, handler: RawHandler): void
+  /** Resolves once callers can connect. */
+  listen(socketPath: string): Promise<void>
+  /** Lets running calls finish for `graceMs`, then ends them. */
+  close(graceMs: number): Promise<void>
+}
+
+/** containerd's own limit for one message, either way (defaults.DefaultMaxRecvMsgSize). */
+const MAX_MESSAGE_SIZE = 16 * 1024 * 1024
+
+/** `onFailure` is told of every failed call, with the method's path. */
+export function createGrpcServer(onFailure: (method: string, error: unknown) => void): GrpcServer {
+  const server = new grpc.Server({
+    'grpc.max_receive_message_length': MAX_MESSAGE_SIZE,
+    'grpc.max_send_message_length': MAX_MESSAGE_SIZE,
+  })
+
+  function fail(path: string, error: unknown, signal: AbortSignal): grpc.ServiceError {
+    if (!signal.aborted) onFailure(path, error)
+    return statusOf(error)
+  }
+
+  function addUnary(path: string, codec: Codec, handle: UntypedHandler): void {
+    const answer: grpc.handleUnaryCall<unknown, unknown> = (call, reply) => {
+      const signal = signalOf(call)
+      handle(call.request, {signal, metadata: call.metadata}).then(
+        message => reply(null, message),
+        error => reply(fail(path, error, signal)),
+      )
+    }
+    server.register(path, answer, codec.encode, codec.decode, 'unary')
+  }
+
+  function addStream(path: string, codec: Codec, handle: UntypedStreamHandler): void {
+    const answer: grpc.handleServerStreamingCall<unknown, unknown> = call => {
+      const signal = signalOf(call)
+      const send = async () => {
+        for await (const message of handle(call.request, {signal, metadata: call.metadata})) {
+          if (call.write(message) || signal.aborted) continue
+          await new Promise<void>(resolve => {
+            call.once('drain', resolve)
+            signal.addEventListener('abort', () => resolve(), {once: true})
+          })
+        }
+        call.end()
+      }
+      send().catch(error => call.emit('error', fail(path, error, signal)))
+    }
+    server.register(path, answer, codec.encode, codec.decode, 'serverStream')
+  }
+
+  return {
+    add(service, handlers) {
+      for (const [name, method] of Object.entries(service.method)) {
+        const path = `/${service.typeName}/${method.name}`
+        const handler: unknown = handlers[name]
+        if (method.methodKind === 'unary') addUnary(path, codecOf(method), handler as UntypedHandler)
+        else addStream(path, codecOf(method), handler as UntypedStreamHandler)
+      }
+    },
+    addRaw(path, handler) {
+      addUnary(path, RAW_CODEC, (request, {metadata, signal}) =>
+        handler(request as Buffer, metadata, {signal}),
+      )
+    },
+    listen: socketPath =>
+      new Promise((resolve, reject) => {
+        server.bindAsync(`unix:${socketPath}`, grpc.ServerCredentials.createInsecure(), error => {
+          if (error) reject(error)
+          else resolve()
+        })
+      }),
+    close: graceMs =>
+      new Promise(resolve => {
+        const timer = setTimeout(() => server.forceShutdown(), graceMs)
+        server.tryShutdown(() => {
+          clearTimeout(timer)
+          resolve()
+        })
+      }),
+  }
+}
+
+interface UntypedCall extends ServedCall {
+  readonly metadata: grpc.Metadata
+}
+type UntypedHandler = (request: unknown, call: UntypedCall) => Promise<unknown>
+type UntypedStreamHandler = (request: unknown, call: UntypedCall) => AsyncIterable<unknown>
+
+interface Codec {
+  readonly encode: (message: unknown) => Buffer
+  readonly decode: (bytes: Buffer) => unknown
+}
+
+const RAW_CODEC: Codec = {encode: bytes => bytes as Buffer, decode: bytes => bytes}
+
+function codecOf(method: {readonly input: DescMessage; readonly output: DescMessage}): Codec {
+  return {
+    encode: message => {
+      const bytes = toBinary(method.output, create(method.output, message as MessageInitShape<DescMessage>))
+      return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+    },
+    decode: bytes => fromBinary(method.input, bytes),
+  }
+}
+
+function signalOf(call: {on(event: 'cancelled', listener: () => void): unknown}): AbortSignal {
+  const abort = new AbortController()
+  call.on('cancelled', () => abort.abort())
+  return abort.signal
+}
+
+/** What a caller sees of an error: the status that its code stands for, and the whole story as message. */
+export function statusOf(error: unknown): grpc.ServiceError {
+  const code = STATUS_OF_CODE[codeOf(error)]
+  const details = describeError(error)
+  return Object.assign(new Error(details), {code, details, metadata: new grpc.Metadata()})
+}
+
+const STATUS_OF_CODE: Readonly<Record<ErrorCode, grpc.status>> = {
+  'invalid-argument': grpc.status.INVALID_ARGUMENT,
+  'not-found': grpc.status.NOT_FOUND,
+  'already-exists': grpc.status.ALREADY_EXISTS,
+  'failed-precondition': grpc.status.FAILED_PRECONDITION,
+  'permission-denied': grpc.status.PERMISSION_DENIED,
+  unauthenticated: grpc.status.UNAUTHENTICATED,
+  unavailable: grpc.status.UNAVAILABLE,
+  corrupt: grpc.status.DATA_LOSS,
+  unsupported: grpc.status.UNIMPLEMENTED,
+  cancelled: grpc.status.CANCELLED,
+  internal: grpc.status.INTERNAL,
+}

@@ -1,0 +1,20 @@
+// What overlayfs has to be told on this machine, for every mount that containerd makes from our answers.
+
+import {existsSync, readFileSync} from 'node:fs'
+
+/** `index=off` where the kernel knows it, since layers are lower directories of many mounts; `userxattr` without root. */
+export function overlayOptionsOfThisMachine(): string[] {
+  return [
+    ...(existsSync('/sys/module/overlay/parameters/index') ? ['index=off'] : []),
+    ...(inUserNamespace() ? ['userxattr'] : []),
+  ]
+}
+
+/** True in any namespace but the initial one, which maps every id to itself. */
+function inUserNamespace(): boolean {
+  try {
+    return !/^\s*0\s+0\s+4294967295\s*$/.test(readFileSync('/proc/self/uid_map', 'utf8'))
+  } catch {
+    return false
+  }
+}
