@@ -12,7 +12,7 @@
 #define MAX_ARGS 8
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
-enum job_kind { JOB_COMPRESS, JOB_HASH, JOB_INFLATE, JOB_UPDATE, JOB_UPDATE_PIECES, JOB_FINAL };
+enum job_kind { JOB_COMPRESS, JOB_HASH, JOB_CHECKSUM, JOB_READ, JOB_INFLATE, JOB_UPDATE, JOB_UPDATE_PIECES, JOB_FINAL };
 
 // One call on its way through the thread pool.
 struct job {
@@ -100,6 +100,12 @@ static void run_job(napi_env env, void *data)
 		break;
 	case JOB_HASH:
 		job->error = hash_pieces(&job->spool, &job->lists, job->out);
+		break;
+	case JOB_CHECKSUM:
+		job->error = checksum_pieces(&job->spool, &job->lists, job->out);
+		break;
+	case JOB_READ:
+		job->error = read_pieces(&job->spool, &job->lists, job->out, job->out_size);
 		break;
 	case JOB_INFLATE:
 		job->error = inflate_member(job->member, job->in, job->in_size, job->out, job->out_size);
@@ -257,15 +263,46 @@ static napi_value js_compress_members(napi_env env, napi_callback_info info)
 	return start_job(env, job, args, 7);
 }
 
-// hashPieces(storage, literals, offsets, sizes, counts): Promise<Uint8Array>
-static napi_value js_hash_pieces(napi_env env, napi_callback_info info)
+// A call (storage, literals, offsets, sizes, counts) whose result has `item_size` bytes for every list.
+static napi_value digest_lists(napi_env env, napi_callback_info info, enum job_kind kind, size_t item_size)
 {
 	napi_value args[MAX_ARGS];
-	struct job *job = new_job(JOB_HASH);
+	struct job *job = new_job(kind);
 	if (!job || !get_args(env, info, args, 5) || !spool_of(env, args[0], &job->spool) ||
 	    !lists_of(env, args + 1, &job->lists))
 		return bad_arguments(env, job);
-	job->out_size = 32 * job->lists.lists;
+	job->out_size = item_size * job->lists.lists;
+	if (!(job->out = malloc(job->out_size + 1)))
+		return out_of_memory(env, job);
+	return start_job(env, job, args, 5);
+}
+
+// hashPieces(storage, literals, offsets, sizes, counts): Promise<Uint8Array>
+static napi_value js_hash_pieces(napi_env env, napi_callback_info info)
+{
+	return digest_lists(env, info, JOB_HASH, 32);
+}
+
+// checksumPieces(storage, literals, offsets, sizes, counts): Promise<Uint8Array>
+static napi_value js_checksum_pieces(napi_env env, napi_callback_info info)
+{
+	return digest_lists(env, info, JOB_CHECKSUM, 8);
+}
+
+// readPieces(storage, literals, offsets, sizes, counts): Promise<Uint8Array>
+static napi_value js_read_pieces(napi_env env, napi_callback_info info)
+{
+	napi_value args[MAX_ARGS];
+	struct job *job = new_job(JOB_READ);
+	if (!job || !get_args(env, info, args, 5) || !spool_of(env, args[0], &job->spool) ||
+	    !lists_of(env, args + 1, &job->lists))
+		return bad_arguments(env, job);
+	double size = 0;
+	for (size_t i = 0; i < job->lists.pieces; i++)
+		size += job->lists.sizes[i];
+	if (!(size >= 0 && size <= 0x7fffffff))
+		return bad_arguments(env, job);
+	job->out_size = (size_t)size;
 	if (!(job->out = malloc(job->out_size + 1)))
 		return out_of_memory(env, job);
 	return start_job(env, job, args, 5);
@@ -473,6 +510,8 @@ NAPI_MODULE_INIT()
 	} functions[] = {
 		{"compressMembers", js_compress_members},
 		{"hashPieces", js_hash_pieces},
+		{"checksumPieces", js_checksum_pieces},
+		{"readPieces", js_read_pieces},
 		{"inflateMember", js_inflate_member},
 		{"createDigester", js_create_digester},
 		{"digesterUpdate", js_digester_update},

@@ -2,6 +2,7 @@
 // the threads are libuv's, and live as long as the process.
 
 #include "codec.h"
+#include "crc64.h"
 
 #include <errno.h>
 #include <libdeflate.h>
@@ -305,6 +306,72 @@ const char *hash_pieces(const struct spool *spool, const struct piece_lists *lis
 			return HASH_FAILED;
 	}
 	return NULL;
+}
+
+static const char *checksum_list(const struct spool *spool, const struct piece_lists *lists, size_t first, size_t count,
+				 uint64_t *crc)
+{
+	const uint8_t *at;
+	size_t size;
+	uint64_t offset;
+	*crc = 0;
+	for (size_t i = 0; i < count; i++) {
+		const char *error = locate(spool, lists, first + i, &at, &size, &offset);
+		if (error)
+			return error;
+		if (at) {
+			*crc = crc64_update(*crc, at, size);
+			continue;
+		}
+		uint8_t *buffer = scratch_of(size < READ_SIZE ? size + 1 : READ_SIZE);
+		if (!buffer)
+			return NO_MEMORY;
+		while (size > 0) {
+			size_t part = size < READ_SIZE ? size : READ_SIZE;
+			if ((error = read_spool(spool->fd, buffer, part, offset)))
+				return error;
+			*crc = crc64_update(*crc, buffer, part);
+			offset += part;
+			size -= part;
+		}
+	}
+	return NULL;
+}
+
+const char *checksum_pieces(const struct spool *spool, const struct piece_lists *lists, uint8_t *checksums)
+{
+	const char *error = check_counts(lists);
+	if (error)
+		return error;
+	for (size_t i = 0, first = 0; i < lists->lists; first += lists->counts[i++]) {
+		uint64_t crc;
+		if ((error = checksum_list(spool, lists, first, lists->counts[i], &crc)))
+			return error;
+		for (int byte = 0; byte < 8; byte++)
+			checksums[8 * i + byte] = (uint8_t)(crc >> (56 - 8 * byte));
+	}
+	return NULL;
+}
+
+const char *read_pieces(const struct spool *spool, const struct piece_lists *lists, uint8_t *out, size_t out_size)
+{
+	for (size_t i = 0; i < lists->pieces; i++) {
+		const uint8_t *at;
+		size_t size;
+		uint64_t offset;
+		const char *error = locate(spool, lists, i, &at, &size, &offset);
+		if (error)
+			return error;
+		if (size > out_size)
+			return BAD_PIECE;
+		if (at)
+			memcpy(out, at, size);
+		else if ((error = read_spool(spool->fd, out, size, offset)))
+			return error;
+		out += size;
+		out_size -= size;
+	}
+	return out_size == 0 ? NULL : BAD_PIECE;
 }
 
 static const char *inflate_gzip(const uint8_t *bytes, size_t size, uint8_t *out, size_t out_size)

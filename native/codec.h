@@ -37,6 +37,12 @@ const char *compress_members(enum member_kind kind, int level, const struct spoo
 // SHA-256 of every list into `hashes`, 32 bytes each.
 const char *hash_pieces(const struct spool *spool, const struct piece_lists *lists, uint8_t *hashes);
 
+// CRC-64/GO-ISO of every list into `checksums`, 8 bytes each, big-endian.
+const char *checksum_pieces(const struct spool *spool, const struct piece_lists *lists, uint8_t *checksums);
+
+// All bytes of the lists, one after the other, into `out`, which must be as large as their pieces together.
+const char *read_pieces(const struct spool *spool, const struct piece_lists *lists, uint8_t *out, size_t out_size);
+
 // Decompresses exactly one member into exactly `out_size` bytes.
 const char *inflate_member(enum member_kind kind, const uint8_t *bytes, size_t size, uint8_t *out, size_t out_size);
 

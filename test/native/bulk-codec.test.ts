@@ -121,6 +121,39 @@ for (const [codecName, createCodec] of codecs) {
         expect(Buffer.from(hashes).toString('hex')).toBe(expected.join(''))
       })
 
+      it('checksums each list as Go does, across pieces', async () => {
+        const codec = createCodec()
+        const lists = listsOf(
+          [[1, 9]],
+          [[-1, 7]],
+          [],
+          [
+            [1, 4],
+            [5, 5],
+          ],
+          [[3, 100_000]],
+        )
+        const checksums = Buffer.from(await codec.checksumPieces(createSpool(), lists)).toString('hex')
+        // The first is the check value of the CRC catalogue's CRC-64/GO-ISO, that of "123456789".
+        expect(checksums.slice(0, 16)).toBe('b90956c775a41001')
+        expect(checksums.slice(32, 64)).toBe(`${'0'.repeat(16)}b90956c775a41001`)
+        const whole = await createNodeCodec().checksumPieces(createSpool(), lists)
+        expect(checksums).toBe(Buffer.from(whole).toString('hex'))
+      })
+
+      it('reads pieces one after the other', async () => {
+        const lists = listsOf(
+          [
+            [10, 3],
+            [-1, 7],
+          ],
+          [],
+          [[0, 2]],
+        )
+        const read = Buffer.from(await createCodec().readPieces(createSpool(), lists)).toString()
+        expect(read).toBe('abcLITERAL01')
+      })
+
       it('hashes a stream in the order of the calls', async () => {
         const digester = createCodec().createDigester()
         const updates = [
@@ -141,6 +174,8 @@ for (const [codecName, createCodec] of codecs) {
           [-1, 8],
         ] as [number, number][]) {
           await expect(codec.hashPieces(createSpool(), listsOf([piece]))).rejects.toThrow(/outside|shorter/)
+          await expect(codec.checksumPieces(createSpool(), listsOf([piece]))).rejects.toThrow(CodedError)
+          await expect(codec.readPieces(createSpool(), listsOf([piece]))).rejects.toThrow(CodedError)
           await expect(codec.compressMembers('gzip', 6, createSpool(), listsOf([piece]))).rejects.toThrow(
             CodedError,
           )

@@ -54,6 +54,10 @@ export interface BulkCodec {
   ): Promise<CompressedMembers>
   /** The SHA-256 of each list, 32 bytes after 32 bytes. */
   hashPieces(spool: Spool, lists: PieceLists): Promise<Uint8Array>
+  /** The CRC-64/GO-ISO of each list, 8 bytes after 8 bytes, each big-endian; that of nothing is 0. */
+  checksumPieces(spool: Spool, lists: PieceLists): Promise<Uint8Array>
+  /** All bytes of the lists, one after the other: at most 2 GiB. */
+  readPieces(spool: Spool, lists: PieceLists): Promise<Uint8Array>
   createDigester(): StreamDigester
   /** One member, known to inflate to exactly `size` bytes; throws `corrupt`. Used for chunks and TOCs. */
   inflateMember(kind: MemberKind, bytes: Uint8Array, size: number): Promise<Uint8Array>

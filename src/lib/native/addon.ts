@@ -23,6 +23,20 @@ export interface Addon {
     sizes: Float64Array,
     counts: Uint32Array,
   ): Promise<Uint8Array>
+  checksumPieces(
+    storage: number | Uint8Array,
+    literals: Uint8Array,
+    offsets: Float64Array,
+    sizes: Float64Array,
+    counts: Uint32Array,
+  ): Promise<Uint8Array>
+  readPieces(
+    storage: number | Uint8Array,
+    literals: Uint8Array,
+    offsets: Float64Array,
+    sizes: Float64Array,
+    counts: Uint32Array,
+  ): Promise<Uint8Array>
   inflateMember(kind: 0 | 1, bytes: Uint8Array, size: number): Promise<Uint8Array>
   createDigester(): NativeDigester
   digesterUpdate(digester: NativeDigester, bytes: Uint8Array): Promise<void>

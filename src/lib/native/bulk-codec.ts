@@ -30,6 +30,20 @@ export function createNativeCodec(addon: Addon): BulkCodec {
         throw failed('hash a batch of a layer', cause)
       }
     },
+    checksumPieces: async (spool, lists) => {
+      try {
+        return await addon.checksumPieces(spool.storage, ...argumentsOf(lists))
+      } catch (cause) {
+        throw failed('checksum a batch of a layer', cause)
+      }
+    },
+    readPieces: async (spool, lists) => {
+      try {
+        return await addon.readPieces(spool.storage, ...argumentsOf(lists))
+      } catch (cause) {
+        throw failed('read a batch of a layer', cause)
+      }
+    },
     createDigester: () => {
       const digester = addon.createDigester()
       const inOrder = createInOrder()

@@ -7,6 +7,7 @@ import {constants, crc32, deflateRaw, gunzip, zstdCompress, zstdDecompress} from
 import type {BulkCodec, MemberKind, PieceLists, Spool} from '../compression/codec.ts'
 import {CodedError, messageOf} from '../errors/coded-error.ts'
 import {createInOrder} from '../io/in-order.ts'
+import {CHECKSUM_SIZE, createCrc64} from './crc64.ts'
 
 const deflateRawAsync = promisify(deflateRaw)
 const gunzipAsync = promisify(gunzip)
@@ -40,6 +41,23 @@ export function createNodeCodec(): BulkCodec {
       for (const bytes of gatherLists(spool, lists)) hashes.push(hash('sha256', await bytes, 'buffer'))
       return Buffer.concat(hashes)
     },
+    checksumPieces: async (spool, lists) => {
+      const checksums = new Uint8Array(CHECKSUM_SIZE * lists.counts.length)
+      let piece = 0
+      for (const [list, count] of lists.counts.entries()) {
+        const crc = createCrc64()
+        for (const end = piece + count; piece < end; piece++) {
+          for await (const part of readInParts(spool, lists, piece)) crc.update(part)
+        }
+        checksums.set(crc.digest(), CHECKSUM_SIZE * list)
+      }
+      return checksums
+    },
+    readPieces: async (spool, lists) => {
+      const read: Uint8Array[] = []
+      for (const bytes of gatherLists(spool, lists)) read.push(await bytes)
+      return Buffer.concat(read)
+    },
     createDigester: () => {
       const state = createHash('sha256')
       const inOrder = createInOrder()
@@ -48,10 +66,7 @@ export function createNodeCodec(): BulkCodec {
         updatePieces: (spool, pieces) =>
           inOrder(async () => {
             for (let piece = 0; piece < pieces.sizes.length; piece++) {
-              const size = pieces.sizes[piece]!
-              for (let done = 0; done < size; done += READ_SIZE) {
-                state.update(await readPiece(spool, pieces, piece, done, Math.min(READ_SIZE, size - done)))
-              }
+              for await (const part of readInParts(spool, pieces, piece)) state.update(part)
             }
           }),
         digest: () => inOrder(async () => state.digest()),
@@ -69,6 +84,14 @@ function* gatherLists(spool: Spool, lists: PieceLists): Iterable<Promise<Uint8Ar
     yield Promise.all(pieces.map(index => readPiece(spool, lists, index, 0, lists.sizes[index]!))).then(
       parts => Buffer.concat(parts),
     )
+  }
+}
+
+/** A piece, `READ_SIZE` bytes at a time. */
+async function* readInParts(spool: Spool, lists: PieceLists, piece: number): AsyncGenerator<Uint8Array> {
+  const size = lists.sizes[piece]!
+  for (let done = 0; done < size; done += READ_SIZE) {
+    yield await readPiece(spool, lists, piece, done, Math.min(READ_SIZE, size - done))
   }
 }
 
