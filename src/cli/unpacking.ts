@@ -30,7 +30,7 @@ export async function copyAndUnpack(
     const {manifests} = await known.promise
     for (const {manifest} of manifests.filter(isUnpackable)) {
       const config = await readConfig(source.content, manifest, {signal})
-      await unpackImage(options.store, {...options, signal, manifest, config, layerReady: arrivals.wait})
+      await unpackImage(options.store, {...options, signal, manifest, config, contentReady: arrivals.wait})
     }
   }
 

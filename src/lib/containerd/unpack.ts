@@ -34,21 +34,19 @@ export interface UnpackOptions extends CallOptions {
   readonly manifest: ImageManifest
   readonly config: ImageConfig
   /**
-   * Asked for the layers that must be applied, and for the config at the end: resolves when that content is in the
+   * Asked for each layer that must be applied, by its place, and for the config at the end: resolves when it is in the
    * store. Without it everything is there already.
    */
-  readonly layerReady?: (content: Descriptor) => Promise<void>
+  readonly contentReady?: (content: Descriptor, place: number | 'config') => Promise<void>
   /** Further labels for the snapshot of a layer, by its place, bottom first. */
   readonly layerLabels?: (index: number) => Labels
-  /** Told what becomes of each layer, bottom first. */
+  /** Told what became of each layer, bottom first. */
   readonly onLayer?: (index: number, fate: LayerFate) => void
   readonly onProgress?: ProgressSink | undefined
 }
 
-/** What becomes of a layer: its snapshot was there, or the snapshotter brought it; or it is applied, or has been. */
-export type LayerFate =
-  | {readonly kind: 'present'; readonly labels: Labels}
-  | {readonly kind: 'applying' | 'applied'}
+/** What became of a layer: its snapshot was there, or the snapshotter brought it; or its content was applied. */
+export type LayerFate = {readonly kind: 'present'; readonly labels: Labels} | {readonly kind: 'applied'}
 
 /** The id of every layer's file system with those below it (image-spec config.md, "Layer ChainID"), bottom first. */
 export function chainIdsOf(diffIds: readonly Digest[]): Digest[] {
@@ -90,7 +88,7 @@ export async function unpackImage(store: ContainerdStore, options: UnpackOptions
       options.onLayer?.(index, fate)
     }
   }
-  await options.layerReady?.(manifest.config)
+  await options.contentReady?.(manifest.config, 'config')
   await updateLabels(store.client, manifest.config.digest, snapshotLabel(snapshotter, top), options)
   return top
 }
@@ -157,11 +155,10 @@ async function unpackLayer(store: ContainerdStore, work: LayerToUnpack): Promise
     return prepared
   }
   const {key, mounts} = prepared
-  options.onLayer?.(work.index, {kind: 'applying'})
   const doing = `unpack the layer ${layer.digest} with "${snapshotter}"`
   const call = {signal, lease: session.id, doing}
   try {
-    await options.layerReady?.(layer)
+    await options.contentReady?.(layer, work.index)
     report(options, layer, 'running')
     const {mediaType, digest, size, annotations = {}} = layer
     const diff = {mediaType, digest, size: BigInt(size), annotations: {...annotations}}

@@ -1,8 +1,9 @@
 // A repository of a registry as a content store, with its manifests resolved and published by name.
 
 import {CodedError} from '../errors/coded-error.ts'
+import {openBytesBlob} from '../io/bytes-blob.ts'
 import {digestOf} from '../io/sha256.ts'
-import type {BlobWriter, CallOptions, ContentStore, OpenBlob} from '../oci/content-store.ts'
+import type {BlobWriter, CallOptions, ContentStore} from '../oci/content-store.ts'
 import type {Descriptor} from '../oci/descriptor.ts'
 import type {Digest} from '../oci/digest.ts'
 import {MAX_MANIFEST_SIZE} from '../oci/manifest.ts'
@@ -93,7 +94,7 @@ export function createRepository(
     },
     async open(descriptor, call = {}) {
       if (!isManifestLike(descriptor.mediaType)) return openRegistryBlob(await locate(call), descriptor)
-      return openBytes(await manifestBytes(descriptor, call))
+      return openBytesBlob(await manifestBytes(descriptor, call), `the manifest ${descriptor.digest}`)
     },
     async write(hint, call = {}) {
       const {mediaType, digest, size} = hint
@@ -161,25 +162,6 @@ function createManifestWriter(name: string, send: (bytes: Uint8Array) => Promise
       const bytes = Buffer.concat(parts)
       checkWritten(expected, {digest: digestOf(bytes), size}, name)
       await send(bytes)
-    },
-    [Symbol.asyncDispose]: async () => undefined,
-  }
-}
-
-function openBytes(bytes: Uint8Array): OpenBlob {
-  return {
-    size: bytes.length,
-    async read(offset, length) {
-      if (offset < 0 || length < 0 || offset + length > bytes.length) {
-        throw new CodedError(
-          'invalid-argument',
-          `Cannot read ${length} bytes at ${offset} of a manifest of ${bytes.length} bytes`,
-        )
-      }
-      return bytes.subarray(offset, offset + length)
-    },
-    async *stream() {
-      yield bytes
     },
     [Symbol.asyncDispose]: async () => undefined,
   }

@@ -1,0 +1,91 @@
+// The labels by which a remote snapshotter learns which layer it is asked for: those of containerd's CRI plugin and
+// transfer service, and those of `ctr-remote rpull`. Snapshotters read one set or the other, so both are sent.
+
+import {TOC_DIGEST} from '../oci/annotations.ts'
+import type {Descriptor} from '../oci/descriptor.ts'
+import type {Digest} from '../oci/digest.ts'
+
+const CRI = 'containerd.io/snapshot/cri.'
+const STARGZ = 'containerd.io/snapshot/remote/stargz.'
+const URLS = 'containerd.io/snapshot/remote/urls'
+
+/** On a snapshot that its snapshotter mounted by itself. */
+const REMOTE = 'containerd.io/snapshot/remote'
+
+/** What starts the annotations of zstd:chunked layers. */
+const ZSTD_CHUNKED_PREFIXES = ['io.containers.zstd-chunked.', 'io.github.containers.zstd-chunked.']
+
+/** Bytes to fetch early from a layer that does not say it itself; what `rpull` has always asked for. */
+const PREFETCH_SIZE = 10 * 1024 * 1024
+
+/** What containerd accepts of a label, key and value together, bytes. */
+const MAX_LABEL_SIZE = 4096
+
+/** The image that a layer belongs to. */
+export interface LazyImage {
+  /** Canonical: the snapshotter asks the registry for it. */
+  readonly reference: string
+  readonly manifestDigest: Digest
+  readonly layers: readonly Descriptor[]
+  /** Whether the layers may be mounted without a verified TOC. */
+  readonly skipContentVerify: boolean
+}
+
+/** The labels for one layer of an image, by its place, bottom first. */
+export function lazyLabels(image: LazyImage, index: number): Readonly<Record<string, string>> {
+  const layer = image.layers[index]!
+  // A snapshotter looks at these at once, so that the layers above cost no round trip of their own.
+  const neighbours = image.layers.slice(index)
+  return {
+    [`${CRI}image-ref`]: image.reference,
+    [`${CRI}manifest-digest`]: image.manifestDigest,
+    [`${CRI}layer-digest`]: layer.digest,
+    [`${CRI}image-layers`]: listThatFits(`${CRI}image-layers`, digestsOf(neighbours)),
+    [`${STARGZ}reference`]: image.reference,
+    [`${STARGZ}digest`]: layer.digest,
+    [`${STARGZ}layers`]: listThatFits(`${STARGZ}layers`, digestsOf(neighbours)),
+    [`${STARGZ}prefetch`]: String(PREFETCH_SIZE),
+    ...urlLabels(neighbours),
+    ...(image.skipContentVerify ? {[`${STARGZ}skipverify`]: 'true'} : {}),
+  }
+}
+
+/** Whether a snapshot with these labels is mounted lazily. */
+export function isLazySnapshot(labels: Readonly<Record<string, string>>): boolean {
+  return labels[REMOTE] !== undefined
+}
+
+/** Whether a layer says that it can be read lazily. */
+export function saysLazy({annotations = {}}: Descriptor): boolean {
+  return Object.keys(annotations).some(
+    key => key === TOC_DIGEST || ZSTD_CHUNKED_PREFIXES.some(prefix => key.startsWith(prefix)),
+  )
+}
+
+/** Where else the layer is (`urls` of its descriptor), and the same of its neighbours by their place in the list. */
+function urlLabels(neighbours: readonly Descriptor[]): Record<string, string> {
+  const labels: Record<string, string> = {}
+  for (const [index, {urls = []}] of neighbours.entries()) {
+    const own = listThatFits(URLS, urls)
+    if (index === 0 && own !== '') labels[URLS] = own
+    const key = `${URLS}.${index}`
+    const list = listThatFits(key, urls)
+    if (list !== '') labels[key] = list
+  }
+  return labels
+}
+
+function digestsOf(layers: readonly Descriptor[]): string[] {
+  return layers.map(({digest}) => digest)
+}
+
+/** The first of `items`, separated by commas, as many as a label can hold. */
+function listThatFits(key: string, items: readonly string[]): string {
+  let list = ''
+  for (const item of items) {
+    const longer = list === '' ? item : `${list},${item}`
+    if (Buffer.byteLength(key) + Buffer.byteLength(longer) > MAX_LABEL_SIZE) break
+    list = longer
+  }
+  return list
+}

@@ -1,0 +1,164 @@
+// Pulls an image without its layers: a remote snapshotter mounts them, and only those that it cannot mount are fetched.
+
+import type {UnpackOptions} from '../containerd/unpack.ts'
+import {copyBlob, settleAll} from '../convert/copy-image.ts'
+import {
+  isAttestation,
+  type ManifestNode,
+  type PlatformSelection,
+  readConfig,
+  readImageTree,
+} from '../convert/image-tree.ts'
+import type {ProgressSink} from '../io/progress.ts'
+import type {CallOptions} from '../oci/content-store.ts'
+import type {Descriptor} from '../oci/descriptor.ts'
+import type {ImageSource, ImageTarget} from '../oci/image-store.ts'
+import {isConfigMediaType} from '../oci/media-type.ts'
+import {rememberDocuments} from './documents.ts'
+import {createLayerFetch} from './layer-fetch.ts'
+import {isLazySnapshot, lazyLabels, saysLazy} from './lazy-labels.ts'
+
+/** A snapshotter of the target's containerd. */
+export interface LayerSnapshots {
+  readonly name: string
+  /** False when it is known to mount nothing lazily. */
+  readonly isRemote: boolean
+  /** Brings the layers of one image into snapshots. */
+  unpack(image: Omit<UnpackOptions, 'snapshotter'>): Promise<unknown>
+  /** Why a layer was not mounted, where the snapshotter tells. */
+  explain(layer: Descriptor, options: CallOptions): Promise<string | undefined>
+}
+
+export interface LazyPullOptions extends CallOptions {
+  readonly platforms: PlatformSelection
+  /** The image's name for the snapshotter, canonical. */
+  readonly reference: string
+  readonly skipContentVerify: boolean
+  readonly snapshots: LayerSnapshots
+  /** Told of everything that is going to be fetched. */
+  readonly onFetch?: ((descriptor: Descriptor) => void) | undefined
+  /** Told of each layer as soon as it is known whether it is lazy. */
+  readonly onLayer?: ((layer: PulledLayer) => void) | undefined
+  readonly onProgress?: ProgressSink | undefined
+}
+
+/** A layer: mounted lazily, unpacked already before, or fetched whole, and why. */
+export interface PulledLayer {
+  readonly descriptor: Descriptor
+  /** Its place, bottom first, and how many there are. */
+  readonly index: number
+  readonly count: number
+  readonly state: 'lazy' | 'present' | 'fetched'
+  readonly reason?: string
+}
+
+export interface LazilyPulledImage {
+  readonly root: Descriptor
+  readonly layers: readonly PulledLayer[]
+}
+
+/**
+ * Pulls an image and publishes it under the target's name. Manifests and configs are verified and kept; of the layers,
+ * only those are fetched that the snapshotter does not mount by itself. What fails leaves no snapshot half made.
+ */
+export async function pullLazily(
+  source: ImageSource,
+  target: ImageTarget,
+  options: LazyPullOptions,
+): Promise<LazilyPulledImage> {
+  const documents = rememberDocuments(source.content, options.onFetch)
+  const root = await source.resolve(options)
+  const tree = await readImageTree(documents, root, options.platforms, options)
+  const abort = new AbortController()
+  const signal = options.signal ? AbortSignal.any([options.signal, abort.signal]) : abort.signal
+  const from: ImageSource = {...source, content: documents}
+  const copies = [root, ...tree.nestedIndexes, ...tree.manifests.map(({descriptor}) => descriptor)]
+  const unique = [...new Map(copies.map(descriptor => [descriptor.digest, descriptor])).values()]
+  const [layers] = await settleAll<readonly PulledLayer[]>(
+    [
+      pullManifests(from, target, tree.manifests, {...options, signal}),
+      ...unique.map(async descriptor => {
+        await copyBlob(documents, target.content, descriptor, {signal})
+        return []
+      }),
+    ],
+    abort,
+  )
+  await target.publish(root, options)
+  return {root, layers: layers!}
+}
+
+/** One image after the other: those of several platforms hardly ever share a snapshotter's attention. */
+async function pullManifests(
+  source: ImageSource,
+  target: ImageTarget,
+  nodes: readonly ManifestNode[],
+  options: LazyPullOptions & {readonly signal: AbortSignal},
+): Promise<PulledLayer[]> {
+  const layers: PulledLayer[] = []
+  for (const node of nodes) {
+    if (isRunnable(node)) layers.push(...(await pullLayers(source, target, node, options)))
+    else await copyBlob(source.content, target.content, node.manifest.config, options)
+  }
+  return layers
+}
+
+/** Images for Linux: containerd here could mount nothing else. */
+function isRunnable({descriptor, manifest, platform}: ManifestNode): boolean {
+  return (
+    isConfigMediaType(manifest.config.mediaType) && !isAttestation(descriptor) && platform?.os === 'linux'
+  )
+}
+
+async function pullLayers(
+  {content: from}: ImageSource,
+  {content: to}: ImageTarget,
+  {descriptor, manifest}: ManifestNode,
+  options: LazyPullOptions & {readonly signal: AbortSignal},
+): Promise<PulledLayer[]> {
+  const {snapshots, skipContentVerify, signal} = options
+  const {layers} = manifest
+  const image = {reference: options.reference, manifestDigest: descriptor.digest, layers, skipContentVerify}
+  const mayBeLazy = (layer: Descriptor) => snapshots.isRemote && (saysLazy(layer) || skipContentVerify)
+  const config = await readConfig(from, manifest, {signal})
+  await using fetch = createLayerFetch(from, to, {...options, layers, mayBeLazy})
+  const pulled: PulledLayer[] = []
+  const settle = (index: number, state: PulledLayer['state'], reason?: string) => {
+    const layer = {descriptor: layers[index]!, index, count: layers.length, state}
+    pulled[index] = reason === undefined ? layer : {...layer, reason}
+    options.onLayer?.(pulled[index])
+  }
+  await snapshots.unpack({
+    manifest,
+    config,
+    layerLabels: index => lazyLabels(image, index),
+    async contentReady(content, place) {
+      if (place === 'config') {
+        await copyBlob(from, to, content, {signal})
+        return
+      }
+      const arrival = fetch.need(place)
+      settle(place, 'fetched', await whyNotLazy(content, mayBeLazy(content), options))
+      await arrival
+    },
+    onLayer(index, fate) {
+      if (fate.kind === 'applied') return
+      fetch.drop(index)
+      settle(index, isLazySnapshot(fate.labels) ? 'lazy' : 'present')
+    },
+    onProgress: options.onProgress,
+    signal,
+  })
+  return pulled
+}
+
+async function whyNotLazy(
+  layer: Descriptor,
+  mayBeLazy: boolean,
+  {snapshots, signal}: LazyPullOptions,
+): Promise<string> {
+  if (!snapshots.isRemote) return `the snapshotter "${snapshots.name}" mounts no layers by itself`
+  if (!mayBeLazy) return 'it is neither eStargz nor zstd:chunked, or lost the annotation that says so'
+  const told = await snapshots.explain(layer, {signal})
+  return told ?? `the snapshotter "${snapshots.name}" did not mount it; its log says why`
+}
