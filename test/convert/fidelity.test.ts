@@ -18,41 +18,13 @@ import {memoryBlob} from '../support/memory-content.ts'
 import {describeWith} from '../support/requires.ts'
 import {archive, directory, gnuLong, member, pax} from '../support/tar.ts'
 import {temporaryDirectory} from '../support/temporary.ts'
+import {ADDED_FILES, describeTree, unpackTar} from '../support/unpacked-tree.ts'
 
 const VARIANTS: readonly [string, Partial<ConvertLayerOptions>][] = [
   ['by default', {}],
   ['in small chunks', {chunkSize: 50}],
   ['in streams of several chunks', {minChunkSize: 300, chunkSize: 50}],
 ]
-
-/** Everything that a directory tree is, one line a file. */
-function describeTree(root: string): string {
-  const script = `find . -printf '%p %y %m %U %G %T@ %s %l %n\\n' | sort
-    find . -type f | sort | xargs -d '\\n' sha256sum
-    find . \\( -type b -o -type c \\) | sort | xargs -r stat -c '%n %t %T'
-    getfattr -R -h -d -m - -e hex .`
-  return execFileSync('sh', ['-c', script], {cwd: root, encoding: 'utf8'})
-}
-
-async function unpack(tar: Uint8Array, excluded: readonly string[] = []): Promise<string> {
-  const directory = await temporaryDirectory()
-  const options = [
-    '--xattrs',
-    '--xattrs-include=*',
-    '--numeric-owner',
-    '--same-owner',
-    '--delay-directory-restore',
-    '-p',
-  ]
-  const excludes = excluded.map(name => `--exclude=${name}`)
-  execFileSync('tar', ['-x', ...options, ...excludes, '-C', directory], {
-    input: tar,
-    stdio: ['pipe', 'ignore', 'inherit'],
-  })
-  return directory
-}
-
-const ADDED = ['.no.prefetch.landmark', '.prefetch.landmark', 'stargz.index.json']
 
 describeWith(
   ['root', 'tar', 'getfattr'],
@@ -77,14 +49,14 @@ describeWith(
       member({name: Buffer.from([0x2e, 0x2f, 0xff, 0xfe])}, 'not UTF-8'),
     )
     it.each(VARIANTS)('%s', async (_, options) => {
-      const source = describeTree(await unpack(tar))
+      const source = describeTree(await unpackTar(tar))
       const layer = await convertTar(tar, options)
-      expect(describeTree(await unpack(layer.tar, ADDED))).toBe(source)
+      expect(describeTree(await unpackTar(layer.tar, ADDED_FILES))).toBe(source)
     })
     it('in another order', async () => {
-      const source = describeTree(await unpack(tar))
+      const source = describeTree(await unpackTar(tar))
       const layer = await convertTar(tar, {prioritizedPaths: ['setuid', 'hard', 'd']})
-      expect(describeTree(await unpack(layer.tar, ADDED))).toBe(source)
+      expect(describeTree(await unpackTar(layer.tar, ADDED_FILES))).toBe(source)
     })
   },
 )
@@ -119,7 +91,7 @@ it('layers of random trees are sound, and hold the same files, whatever the opti
       diffId: layer.diffId,
     })
     expect(findings, `round ${round}`).toEqual([])
-    expect(layer.paths.filter(path => !ADDED.includes(path)).sort()).toEqual(['d', ...names].sort())
+    expect(layer.paths.filter(path => !ADDED_FILES.includes(path)).sort()).toEqual(['d', ...names].sort())
   }
 })
 
