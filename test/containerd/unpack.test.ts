@@ -125,8 +125,8 @@ for (const {release, needs, programs} of CONTAINERDS) {
       await using _ = await store.lease()
       const documents = await documentsOf(store, await writeSampleImage(store.content))
       const abort = new AbortController()
-      const layerReady = async () => abort.abort()
-      const options = {snapshotter: 'overlayfs', ...documents, layerReady, signal: abort.signal}
+      const contentReady = async () => abort.abort()
+      const options = {snapshotter: 'overlayfs', ...documents, contentReady, signal: abort.signal}
       expect(codeOf(await unpackImage(store, options).catch(e => e))).toBe('cancelled')
       expect(await snapshots(store)).not.toContain('Active')
     })
