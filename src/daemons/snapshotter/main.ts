@@ -11,6 +11,7 @@ import type {Log} from './log.ts'
 import {createMounter} from './mounter.ts'
 import {serveSnapshots} from './snapshots-service.ts'
 import {openSnapshotter} from './snapshotter.ts'
+import {serveLazyLayers} from './status-service.ts'
 
 export interface DaemonOptions {
   readonly flags: DaemonFlags
@@ -33,6 +34,7 @@ export async function runSnapshotter(options: DaemonOptions): Promise<void> {
   await restoreMounts(state.snapshotter, config, log)
   const server = createGrpcServer((method, error) => logFailure(log, method, error))
   serveSnapshots(server, state.snapshotter)
+  serveLazyLayers(server, () => mounter.status())
   await server.listen(flags.address)
   await chmod(flags.address, 0o600)
   log.info({address: flags.address, root: flags.root}, 'serving snapshots')

@@ -1,0 +1,59 @@
+// What this project's snapshotter says about its lazy layers, asked over its socket.
+
+import {GrpcStatus, isGrpcFailure, openGrpcChannel} from '../containerd/grpc.ts'
+import {CodedError} from '../errors/coded-error.ts'
+import type {CallOptions} from '../oci/content-store.ts'
+import type {LazyLayerStatus} from '../snapshot/lazy-layer-status.ts'
+import {layerOf} from './messages.ts'
+import {LazyLayers} from './proto/lazy_layers_pb.ts'
+
+export interface LazyLayersQuery extends CallOptions {
+  /** The snapshotter's socket. */
+  readonly address: string
+  /** Only layers of this image reference, as containerd names it; all when absent. */
+  readonly reference?: string | undefined
+  /** How long the snapshotter may take; 10 s by default. */
+  readonly timeoutMs?: number
+}
+
+const DEFAULT_TIMEOUT_MS = 10_000
+
+/**
+ * The layers that the snapshotter at `address` has been asked to mount lazily, by mountpoint. Throws `unavailable` when
+ * none answers there, `unsupported` when it is another implementation, which does not tell.
+ */
+export async function listLazyLayers(query: LazyLayersQuery): Promise<readonly LazyLayerStatus[]> {
+  const {address, reference = '', signal, timeoutMs = DEFAULT_TIMEOUT_MS} = query
+  const path = address.replace(/^unix:(?:\/\/)?/, '')
+  const channel = openGrpcChannel(path)
+  try {
+    const layers: LazyLayerStatus[] = []
+    const call = {headers: {}, signal, deadline: Date.now() + timeoutMs}
+    for await (const response of channel.serverStream(LazyLayers.method.list, {reference}, call)) {
+      layers.push(...response.layers.map(layerOf))
+    }
+    return layers
+  } catch (failure) {
+    throw isGrpcFailure(failure) ? describeFailure(failure.code, failure.details, path) : failure
+  } finally {
+    channel.close()
+  }
+}
+
+function describeFailure(status: number, details: string, path: string): CodedError {
+  switch (status) {
+    case GrpcStatus.UNIMPLEMENTED:
+      return new CodedError(
+        'unsupported',
+        `Cannot ask the snapshotter at "${path}" about lazy layers: it is another implementation, which does not tell`,
+      )
+    case GrpcStatus.UNAVAILABLE:
+    case GrpcStatus.DEADLINE_EXCEEDED:
+      return new CodedError(
+        'unavailable',
+        `Cannot reach the snapshotter at "${path}": ${details}; is it running, and is the address right?`,
+      )
+    default:
+      return new CodedError('internal', `Cannot ask the snapshotter at "${path}": ${details}`)
+  }
+}
