@@ -4,13 +4,12 @@
 import {CodedError} from '../errors/coded-error.ts'
 import {encodeByteText} from '../io/byte-text.ts'
 import {type DirectoryNode, type FileNode, type NodeType, OPAQUE_XATTR} from '../vfs/file-tree.ts'
+import {MAX_INODES} from './tree-nodes.ts'
 import * as at from './tree-table.ts'
 
 /** Which overlayfs reads the marks: the system's, one in a user namespace (mount option `userxattr`), or either. */
 export type OpaqueMarks = 'trusted' | 'user' | 'both'
 
-/** Node ids give 24 bits to the inode (see tree-ids.ts), and 0 is none. */
-export const MAX_INODES = 2 ** 24 - 1
 /** Places in the bytes have 32 bits. */
 const MAX_BYTES = 2 ** 32 - 1
 const MAX_NAME_SIZE = 255
@@ -165,7 +164,9 @@ function encodeInodes(numbered: Numbered, {opaque, dataSize}: EncodeTreeOptions)
       }
       case 'char':
       case 'block':
-        words[inode + at.FIRST] = deviceNumber(node)
+        checkDevice(node)
+        words[inode + at.FIRST] = node.devMajor
+        words[inode + at.COUNT] = node.devMinor
     }
   }
   return words
@@ -218,10 +219,9 @@ function encodeXattrs(xattrs: ReadonlyMap<string, Uint8Array>): Uint8Array {
   return list.written()
 }
 
-/** As the FUSE protocol has device numbers: 12 bits of major and 20 of minor, new_encode_dev's order. */
-function deviceNumber({devMajor, devMinor}: FileNode): number {
+/** Linux's device numbers have 12 bits of major and 20 of minor. */
+function checkDevice({devMajor, devMinor}: FileNode): void {
   if (devMajor >= 2 ** 12 || devMinor >= 2 ** 20) refuse(`a device ${devMajor}:${devMinor}`)
-  return ((devMinor & 0xff) | (devMajor << 8) | ((devMinor & ~0xff) << 12)) >>> 0
 }
 
 function checkOwners({uid, gid}: FileNode): void {

@@ -22,7 +22,7 @@ export const GID = 3
 export const MTIME = 4
 export const MTIME_NANOSECONDS = 6
 export const SIZE = 7
-/** A file's data offset; a directory's first entry and how many; a symlink's target in the bytes and its size; a device's number. */
+/** A file's data offset; a directory's first entry and how many; a symlink's target in the bytes and its size; a device's major and minor number. */
 export const FIRST = 9
 export const COUNT = 10
 /** A directory's parent, the root's is itself; a file's own number otherwise. */
