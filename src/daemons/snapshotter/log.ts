@@ -8,6 +8,9 @@ export type Log = Pick<Logger, 'trace' | 'debug' | 'info' | 'warn' | 'error' | '
 
 /** Opens the log. Lines are written at once: what a crash leaves behind is what was logged. */
 export function openLog(level: LogLevel): Log {
+  const destination = pino.destination({dest: 2, sync: true})
+  // Whoever read the log is gone: no reason for containers to lose their files.
+  destination.on('error', () => {})
   return pino(
     {
       level: level === 'warning' ? 'warn' : level === 'panic' ? 'fatal' : level,
@@ -16,6 +19,6 @@ export function openLog(level: LogLevel): Log {
       timestamp: () => `,"time":"${new Date().toISOString()}"`,
       formatters: {level: label => ({level: label === 'warn' ? 'warning' : label})},
     },
-    pino.destination({dest: 2, sync: true}),
+    destination,
   )
 }

@@ -2,47 +2,74 @@
 
 import {chmod} from 'node:fs/promises'
 import {CodedError, codeOf, describeError} from '../../lib/errors/coded-error.ts'
-import type {Snapshotter} from '../../lib/snapshot/snapshotter.ts'
+import {createSnapshotter, type Snapshotter} from '../../lib/snapshot/snapshotter.ts'
 import {createGrpcServer} from '../grpc-server.ts'
 import {loadConfig, type SnapshotterConfig} from './config.ts'
 import {type DaemonFlags, DEFAULT_CONFIG} from './flags.ts'
 import {makeWayForSocket} from './listen-socket.ts'
 import type {Log} from './log.ts'
 import {createMounter} from './mounter.ts'
+import {createNotify} from './notify.ts'
+import {overlayOptionsOfThisMachine} from './overlay-options.ts'
 import {serveSnapshots} from './snapshots-service.ts'
-import {openSnapshotter} from './snapshotter.ts'
+import {openState} from './state.ts'
 import {serveLazyLayers} from './status-service.ts'
+
+/** What ends the daemon. */
+export type StopSignal = 'SIGTERM' | 'SIGINT'
 
 export interface DaemonOptions {
   readonly flags: DaemonFlags
   readonly log: Log
   readonly env: Readonly<Record<string, string | undefined>>
-  /** Resolves with the signal that ends the daemon; may resolve before it has started. */
-  readonly stopped: Promise<'SIGTERM' | 'SIGINT'>
+  /** Aborted when the daemon is to end, with a `StopRequest` as its reason. */
+  readonly stop: AbortSignal
+}
+
+/** Why a daemon's signal is aborted. */
+export class StopRequest extends CodedError {
+  readonly signal: StopSignal
+
+  constructor(signal: StopSignal) {
+    super('cancelled', `Stopped by ${signal}`)
+    this.signal = signal
+  }
 }
 
 /** How long running requests may take to end when the daemon does. */
 const CLOSE_GRACE_MS = 5_000
 
 /** Runs until stopped. SIGTERM leaves what is mounted, for the next daemon; SIGINT unmounts it. */
-export async function runSnapshotter(options: DaemonOptions): Promise<void> {
-  const {flags, log} = options
+export async function runSnapshotter({flags, log, env, stop}: DaemonOptions): Promise<void> {
   const config = await readConfig(flags, log)
+  const notify = createNotify(env.NOTIFY_SOCKET, log)
+  // The table is the lock on the root directory: it comes before everything that a second daemon must not touch.
+  using state = await openState(flags.root)
   await makeWayForSocket(flags.address)
-  const mounter = await createMounter({config, flags, log, env: options.env})
-  using state = await openSnapshotter(flags.root, mounter, log)
-  await restoreMounts(state.snapshotter, config, log)
-  const server = createGrpcServer((method, error) => logFailure(log, method, error))
-  serveSnapshots(server, state.snapshotter)
-  serveLazyLayers(server, () => mounter.status())
-  await server.listen(flags.address)
-  await chmod(flags.address, 0o600)
-  log.info({address: flags.address, root: flags.root}, 'serving snapshots')
-  const signal = await options.stopped
-  log.info({signal}, 'stopping')
-  await server.close(CLOSE_GRACE_MS)
-  if (signal === 'SIGINT') await state.snapshotter.unmountAll()
-  await mounter.close(signal === 'SIGINT' ? 'unmount' : 'leave')
+  const mounter = await createMounter({config, flags, log, env})
+  let how: 'leave' | 'unmount' = 'leave'
+  try {
+    const overlayOptions = overlayOptionsOfThisMachine()
+    const snapshotter = createSnapshotter({...state, mounter, overlayOptions, log, now: () => new Date()})
+    await restoreMounts(snapshotter, config, {log, signal: stop})
+    const server = createGrpcServer((method, error) => logFailure(log, method, error))
+    serveSnapshots(server, snapshotter)
+    serveLazyLayers(server, () => mounter.status())
+    await server.listen(flags.address)
+    await chmod(flags.address, 0o600)
+    log.info({address: flags.address, root: flags.root}, 'serving snapshots')
+    notify('READY=1')
+    const signal = await stopSignalOf(stop)
+    log.info({signal}, 'stopping')
+    notify('STOPPING=1')
+    await server.close(CLOSE_GRACE_MS)
+    if (signal === 'SIGINT') {
+      how = 'unmount'
+      await snapshotter.unmountAll()
+    }
+  } finally {
+    await mounter.close(how)
+  }
 }
 
 async function readConfig(flags: DaemonFlags, log: Log): Promise<SnapshotterConfig> {
@@ -55,21 +82,36 @@ async function readConfig(flags: DaemonFlags, log: Log): Promise<SnapshotterConf
   return config
 }
 
-/** Makes the layers of the last run readable again. */
-async function restoreMounts(snapshotter: Snapshotter, config: SnapshotterConfig, log: Log): Promise<void> {
-  const failed = await snapshotter.restore(new AbortController().signal)
+/** Makes the layers of the last run readable again; throws `unavailable` when that is a condition and fails. */
+async function restoreMounts(
+  snapshotter: Snapshotter,
+  config: SnapshotterConfig,
+  {log, signal}: {readonly log: Log; readonly signal: AbortSignal},
+): Promise<void> {
+  const failed = await snapshotter.restore(signal)
+  signal.throwIfAborted()
   if (failed.length === 0) return
   if (config.allowInvalidMountsOnRestart) {
-    log.warn({snapshots: failed}, 'starting without some remote snapshots: remove these snapshots manually')
+    log.warn(
+      {snapshots: failed},
+      'some remote snapshots could not be restored: remove these snapshots manually',
+    )
     return
   }
   throw new CodedError(
     'unavailable',
-    `Cannot make ${failed.length} remote snapshot${failed.length === 1 ? '' : 's'} readable again, for example "${failed[0]}"; set "snapshotter.allow_invalid_mounts_on_restart" to start without, and remove ${failed.length === 1 ? 'it' : 'them'} manually`,
+    `Cannot restore remote snapshots ${failed.map(name => `"${name}"`).join(', ')}; with "snapshotter.allow_invalid_mounts_on_restart" in the configuration the daemon starts without them, and they can be removed`,
   )
 }
 
-/** `already-exists` is how a remote snapshotter says that a layer is there. */
+function stopSignalOf(stop: AbortSignal): Promise<StopSignal> {
+  return new Promise(resolve => {
+    const done = () => resolve(stop.reason instanceof StopRequest ? stop.reason.signal : 'SIGTERM')
+    if (stop.aborted) done()
+    else stop.addEventListener('abort', done, {once: true})
+  })
+}
+
 function logFailure(log: Log, method: string, error: unknown): void {
   const level = codeOf(error) === 'internal' ? 'error' : 'debug'
   log[level]({method, code: codeOf(error), error: describeError(error)}, 'request failed')

@@ -4,7 +4,7 @@ import {describeError} from '../../lib/errors/coded-error.ts'
 import {packageVersion} from '../version.ts'
 import {parseFlags, USAGE} from './flags.ts'
 import {openLog} from './log.ts'
-import {runSnapshotter} from './main.ts'
+import {runSnapshotter, StopRequest} from './main.ts'
 
 await start(process.argv.slice(2))
 
@@ -20,20 +20,33 @@ async function start(argv: readonly string[]): Promise<void> {
   if (invocation.kind === 'help') return void process.stdout.write(USAGE)
   const log = openLog(invocation.logLevel)
   process.on('uncaughtException', error => {
-    // Mounts live on by the keeper, and the service manager starts us again: better than going on in an unknown state.
+    // Mounts are kept by the keeper, and the service manager starts us again: better than going on in an unknown state.
     log.fatal({error: error.stack ?? String(error)}, 'unexpected error')
     process.exit(1)
   })
-  const stopped = new Promise<'SIGTERM' | 'SIGINT'>(resolve => {
-    for (const name of ['SIGTERM', 'SIGINT'] as const) process.on(name, () => resolve(name))
+  process.on('unhandledRejection', reason => {
+    log.error({error: reason instanceof Error ? reason.stack : String(reason)}, 'unexpected error')
   })
   try {
-    await runSnapshotter({flags: invocation, log, env: process.env, stopped})
+    await runSnapshotter({flags: invocation, log, env: process.env, stop: listenForStop()})
     process.exit(0)
   } catch (error) {
+    if (error instanceof StopRequest) process.exit(0)
     log.fatal({error: describeError(error)}, 'failed to run the snapshotter')
     process.exit(1)
   }
+}
+
+/** The first signal asks for an orderly end, the second one ends. */
+function listenForStop(): AbortSignal {
+  const abort = new AbortController()
+  for (const name of ['SIGTERM', 'SIGINT'] as const) {
+    process.on(name, () => {
+      if (abort.signal.aborted) process.exit(1)
+      abort.abort(new StopRequest(name))
+    })
+  }
+  return abort.signal
 }
 
 function versionLine(): string {

@@ -1,5 +1,6 @@
 // The snapshot table in SQLite: one file, write-ahead log, one writer, durable before a call returns.
 
+import {closeSync, openSync, readSync} from 'node:fs'
 import {DatabaseSync, type SQLOutputValue} from 'node:sqlite'
 import {CodedError, messageOf} from '../errors/coded-error.ts'
 import type {SnapshotTable} from '../snapshot/ports.ts'
@@ -25,12 +26,22 @@ const SCHEMA = `
   INSERT OR IGNORE INTO last_id VALUES (1, 0);
 `
 
-/** Opens or creates the table at `path`; `':memory:'` keeps it in memory. Dispose to close. */
-export function openSnapshotTable(path: string): SnapshotTable & Disposable {
+/** A table on disk. Nobody else can open it before it is disposed. */
+export interface OpenSnapshotTable extends SnapshotTable, Disposable {
+  /** The last id that was given away; 0 when none was. */
+  lastId(): number
+}
+
+/**
+ * Opens or creates the table at `path`; `':memory:'` keeps it in memory. Throws `corrupt` for a damaged file and
+ * `failed-precondition` for one that another process has open, or that is not ours.
+ */
+export function openSnapshotTable(path: string): OpenSnapshotTable {
   const database = openDatabase(path)
   const byName = database.prepare('SELECT * FROM snapshots WHERE name = ?')
   const children = database.prepare('SELECT 1 FROM snapshots WHERE parent = ? LIMIT 1')
   const all = database.prepare('SELECT * FROM snapshots ORDER BY id')
+  const lastId = database.prepare('SELECT id FROM last_id')
   const bumpId = database.prepare('UPDATE last_id SET id = id + 1 RETURNING id')
   const insert = database.prepare('INSERT INTO snapshots VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)')
   const update = database.prepare(
@@ -48,6 +59,7 @@ export function openSnapshotTable(path: string): SnapshotTable & Disposable {
     insert: snapshot => void insert.run(...valuesOf(snapshot)),
     replace: (name, snapshot) => void update.run(...valuesOf(snapshot), name),
     delete: name => void remove.run(name),
+    lastId: () => Number(lastId.get()!.id),
     [Symbol.dispose]: () => database.close(),
   }
 }
@@ -63,6 +75,8 @@ function openDatabase(path: string): DatabaseSync {
         `Cannot open "${path}": a newer release wrote it (schema ${version})`,
       )
     }
+    const found = database.prepare('PRAGMA quick_check(1)').get()!.quick_check
+    if (found !== 'ok') throw damaged(path, String(found))
     database.exec(`BEGIN IMMEDIATE; ${SCHEMA} PRAGMA user_version = ${SCHEMA_VERSION}; COMMIT;`)
     return database
   } catch (cause) {
@@ -86,17 +100,36 @@ function describeFailure(path: string, cause: unknown): CodedError {
       )
     case SQLITE_CORRUPT:
     case SQLITE_NOTADB:
-      return new CodedError(
-        'corrupt',
-        `Cannot open the snapshot table "${path}": it is damaged; move the daemon's root directory away, and remove the snapshots that containerd still lists`,
-        {cause},
-      )
+      return isBoltFile(path)
+        ? new CodedError(
+            'failed-precondition',
+            `Cannot open the snapshot table "${path}": another implementation wrote it; start with another --root, or remove its images and directory first`,
+          )
+        : damaged(path, messageOf(cause))
     default:
       return new CodedError(
         'failed-precondition',
         `Cannot open the snapshot table "${path}": ${messageOf(cause)}`,
         {cause},
       )
+  }
+}
+
+function damaged(path: string, problem: string): CodedError {
+  return new CodedError(
+    'corrupt',
+    `Cannot open the snapshot table "${path}": it is damaged (${problem}); restore it, or remove the images that use this snapshotter and its root directory`,
+  )
+}
+
+/** True for the file that the reference keeps under the same name: bbolt's magic is at byte 16 of its first page. */
+function isBoltFile(path: string): boolean {
+  const bytes = Buffer.alloc(20)
+  const file = openSync(path, 'r')
+  try {
+    return readSync(file, bytes, 0, 20, 0) === 20 && bytes.readUInt32LE(16) === 0xed0cdaed
+  } finally {
+    closeSync(file)
   }
 }
 
@@ -123,9 +156,17 @@ function snapshotOf(row: Record<string, SQLOutputValue>): Snapshot {
     name: String(row.name),
     parent: row.parent === null ? undefined : String(row.parent),
     kind: row.kind as SnapshotKind,
-    labels: JSON.parse(String(row.labels)),
+    labels: parseLabels(row),
     createdAt: new Date(Number(row.created_ms)),
     updatedAt: new Date(Number(row.updated_ms)),
     usage: {size: Number(row.size), inodes: Number(row.inodes)},
+  }
+}
+
+function parseLabels(row: Record<string, SQLOutputValue>): Record<string, string> {
+  try {
+    return JSON.parse(String(row.labels))
+  } catch (cause) {
+    throw new CodedError('corrupt', `Cannot read the labels of snapshot "${row.name}"`, {cause})
   }
 }
