@@ -5,6 +5,8 @@ import {CodedError} from '../errors/coded-error.ts'
 /** Little-endian magic numbers of section 3.1.1 and 3.1.2; the low four bits of a skippable frame's are free. */
 const FRAME_MAGIC = 0xfd2fb528
 const SKIPPABLE_MAGIC = 0x184d2a50
+/** Magic, descriptor, window, dictionary and content size; with a block behind it, no frame is shorter. */
+const MAX_FRAME_HEADER_SIZE = 18
 
 /** What the next bytes are: collected in whole (`need` bytes), or passed over (`skip` bytes). */
 type Part = 'magic' | 'skippable-size' | 'descriptor' | 'block-header'
@@ -83,4 +85,23 @@ function headerRestSize(descriptor: number): number {
 
 function littleEndian(bytes: readonly number[]): number {
   return bytes.reduceRight((value, byte) => value * 256 + byte, 0)
+}
+
+/** The size that a frame's header gives for its contents (section 3.1.1.1.4), bytes; undefined when it gives none. */
+export function frameContentSize(frame: Uint8Array): number | undefined {
+  const view = new DataView(frame.buffer, frame.byteOffset, frame.byteLength)
+  if (frame.length < MAX_FRAME_HEADER_SIZE || view.getUint32(0, true) !== FRAME_MAGIC) return undefined
+  const descriptor = frame[4]!
+  const isSingleSegment = (descriptor & 0x20) !== 0
+  const at = 5 + (isSingleSegment ? 0 : 1) + [0, 1, 2, 4][descriptor & 3]!
+  switch (descriptor >> 6) {
+    case 0:
+      return isSingleSegment ? frame[at] : undefined
+    case 1:
+      return view.getUint16(at, true) + 256
+    case 2:
+      return view.getUint32(at, true)
+    default:
+      return Number(view.getBigUint64(at, true))
+  }
 }

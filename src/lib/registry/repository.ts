@@ -8,6 +8,7 @@ import type {Descriptor} from '../oci/descriptor.ts'
 import type {Digest} from '../oci/digest.ts'
 import {MAX_MANIFEST_SIZE} from '../oci/manifest.ts'
 import {openRegistryBlob, type RegistryBlob} from './blob.ts'
+import {type BlobTail, fetchBlobTail} from './blob-tail.ts'
 import {type BlobWriterOptions, checkWritten, createBlobWriter, createIdleWriter} from './blob-writer.ts'
 import type {RepositoryLocation} from './location.ts'
 import {type FetchedManifest, fetchManifest, putManifest} from './manifests.ts'
@@ -27,6 +28,8 @@ export interface Repository {
   resolve(tagOrDigest: string, options?: CallOptions): Promise<Descriptor>
   /** A blob, for reading by ranges. */
   openBlob(descriptor: Descriptor, options?: CallOptions): Promise<RegistryBlob>
+  /** The size of a blob, and its last `length` bytes or fewer, in one request; nothing is verified. */
+  readBlobTail(digest: Digest, length: number, options?: CallOptions): Promise<BlobTail>
   /** Gives a manifest that is in the repository this tag. */
   tag(root: Descriptor, tag: string, options?: CallOptions): Promise<void>
   /** Writes a manifest under a tag or its digest; resolves to its descriptor. */
@@ -124,6 +127,8 @@ export function createRepository(
       return latest.descriptor
     },
     openBlob: async (descriptor, call = {}) => openRegistryBlob(await locate(call), descriptor),
+    readBlobTail: async (digest, length, call = {}) =>
+      fetchBlobTail(await locate(call), digest, length, call),
     async tag(root, tag, call = {}) {
       const bytes = await manifestBytes(root, call)
       await put(tag, {mediaType: root.mediaType, bytes}, call)

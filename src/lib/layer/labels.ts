@@ -1,0 +1,62 @@
+// What a snapshot's labels say about the layer to mount (stargz-snapshotter, fs/source: CRI's labels, then rpull's).
+
+import {CodedError} from '../errors/coded-error.ts'
+import {type Digest, isDigest} from '../oci/digest.ts'
+
+export type Labels = Readonly<Record<string, string>>
+
+const CRI_REFERENCE = 'containerd.io/snapshot/cri.image-ref'
+const CRI_DIGEST = 'containerd.io/snapshot/cri.layer-digest'
+const CRI_LAYERS = 'containerd.io/snapshot/cri.image-layers'
+const REFERENCE = 'containerd.io/snapshot/remote/stargz.reference'
+const DIGEST = 'containerd.io/snapshot/remote/stargz.digest'
+const LAYERS = 'containerd.io/snapshot/remote/stargz.layers'
+const TOC_DIGEST = 'containerd.io/snapshot/stargz/toc.digest'
+const PREFETCH = 'containerd.io/snapshot/remote/stargz.prefetch'
+const SKIP_VERIFY = 'containerd.io/snapshot/remote/stargz.skipverify'
+
+/** A layer to mount, as its snapshot's labels describe it. */
+export interface LayerRequest {
+  /** The image, as the user named it. */
+  readonly reference: string
+  /** Of the layer's blob. */
+  readonly digest: Digest
+  /** Of its TOC; without it nothing of the layer can be verified. */
+  readonly tocDigest: Digest | undefined
+  /** The image's layers that will be asked for soon, this one possibly among them. */
+  readonly neighbours: readonly Digest[]
+  /** Bytes to prefetch where the layer has no landmark. */
+  readonly prefetchSize: number | undefined
+  readonly skipVerify: boolean
+}
+
+/** Reads the labels. Throws `unsupported` when they name no layer, `invalid-argument` when they name no valid one. */
+export function parseLabels(labels: Labels): LayerRequest {
+  const [reference, digest, layers] = labels[CRI_REFERENCE]
+    ? [labels[CRI_REFERENCE], labels[CRI_DIGEST], labels[CRI_LAYERS]]
+    : [labels[REFERENCE], labels[DIGEST], labels[LAYERS]]
+  if (!reference || !digest) {
+    throw new CodedError(
+      'unsupported',
+      `Cannot mount a layer lazily: its snapshot has no label "${REFERENCE}"`,
+    )
+  }
+  const tocDigest = labels[TOC_DIGEST]
+  const prefetchSize = labels[PREFETCH]
+  return {
+    reference,
+    digest: requireDigest(digest, DIGEST),
+    tocDigest: tocDigest ? requireDigest(tocDigest, TOC_DIGEST) : undefined,
+    neighbours: (layers ?? '').split(',').filter(isDigest),
+    prefetchSize: prefetchSize && /^\d{1,15}$/.test(prefetchSize) ? Number(prefetchSize) : undefined,
+    skipVerify: labels[SKIP_VERIFY] !== undefined,
+  }
+}
+
+function requireDigest(value: string, label: string): Digest {
+  if (isDigest(value)) return value
+  throw new CodedError(
+    'invalid-argument',
+    `Cannot use label "${label}": ${JSON.stringify(value)} is no digest`,
+  )
+}

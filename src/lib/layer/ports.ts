@@ -1,0 +1,103 @@
+// What lazy layers need from outside: somewhere to keep what has been fetched, somewhere to fetch from, something that
+// mounts.
+
+import type {ChunkBitmap} from '../cache/chunk-bitmap.ts'
+import type {BlobSource, CallOptions} from '../oci/content-store.ts'
+import type {Digest} from '../oci/digest.ts'
+import type {DirectoryNode} from '../vfs/file-tree.ts'
+import type {LayerRequest} from './labels.ts'
+
+/** One layer's data as far as they are on disk. */
+export interface LayerData extends AsyncDisposable {
+  /** The file that holds the device; what is not there yet reads as zeros. */
+  readonly path: string
+  /** The chunks that are there; a bit is set by `note` alone. */
+  readonly chunks: ChunkBitmap
+  read(offset: number, length: number): Promise<Uint8Array>
+  /** Writes `pieces` one after the other from `offset` on. Throws `unavailable` when the disk is full. */
+  write(offset: number, pieces: readonly Uint8Array[]): Promise<void>
+  /** Notes that chunks have been written, durably when a crash of the process is meant. */
+  note(chunks: readonly number[]): void
+  /** Makes what has been noted survive a crash of the machine. */
+  sync(): Promise<void>
+}
+
+/** What is kept of a layer beside its data. */
+export interface LayerRecord {
+  readonly blobDigest: Digest
+  readonly blobSize: number
+  /** The end of the blob, from the TOC on: what opens the layer again without a registry. */
+  readonly tail: Uint8Array
+  /** The TOC of a layer that keeps it in another image. */
+  readonly externalToc: Uint8Array | undefined
+}
+
+/** Where layers are kept, by key: letters of file names. */
+export interface LayerCache {
+  find(key: string): Promise<LayerRecord | undefined>
+  /** True when some layer's blob has this digest. */
+  hasBlob(digest: Digest): boolean
+  /** Removes a layer that turned out to be damaged, unless it is in use. */
+  remove(key: string): Promise<void>
+  /** Keeps a record; one that is there already stays. */
+  add(key: string, record: LayerRecord): Promise<void>
+  /** Opens the data of a layer that has a record. While they are open, the layer is in use and never evicted. */
+  open(key: string, size: {readonly deviceSize: number; readonly chunkCount: number}): Promise<LayerData>
+  /** A file that goes with a layer, made by `make` unless it is there. Resolves to its path. */
+  file(key: string, name: string, make: () => Promise<Uint8Array>): Promise<string>
+}
+
+/** A blob whose size became known by reading its end. */
+export interface BlobWithTail {
+  readonly blob: BlobSource
+  readonly tail: Uint8Array
+}
+
+/** Where layers come from. */
+export interface LayerOrigin {
+  /** Opens a layer's blob, and reads its last `tailSize` bytes, or all, in the same round trip. */
+  openBlob(request: LayerRequest, tailSize: number, options: CallOptions): Promise<BlobWithTail>
+  /** A blob that is known already; nothing is asked until the first read. */
+  blob(request: LayerRequest, size: number): BlobSource
+  /** The TOC of a layer that keeps it in another image. Throws `not-found`. */
+  externalToc(request: LayerRequest, options: CallOptions): Promise<Uint8Array>
+}
+
+/** A device whose contents come as they are read; see `LazyLayer`. */
+export interface LazyDevice {
+  /** Stable across restarts. */
+  readonly name: string
+  /** Bytes, a multiple of 4096. */
+  readonly size: number
+  /** The sparse file with the blocks that are present, and which those are: a `ChunkBitmap` of blocks of 4096 bytes. */
+  readonly path: string
+  readonly present: SharedArrayBuffer
+  /** Exactly `length` bytes, fetched and verified where they are missing. */
+  read(offset: number, length: number, call: {readonly signal: AbortSignal}): Promise<Uint8Array>
+}
+
+/** What a backend mounts. */
+export interface MountableLayer {
+  readonly device: LazyDevice
+  /** True once the device's file has everything. */
+  isComplete(): boolean
+  tree(): Promise<DirectoryNode>
+  /** A file kept with the layer; see `LayerCache.file`. */
+  file(name: string, make: () => Promise<Uint8Array>): Promise<string>
+}
+
+/** How a layer is mounted: `plain` needs nobody once it is. */
+export type MountKind = 'erofs' | 'fuse' | 'plain'
+
+/** Shows layers as file systems. */
+export interface MountBackend {
+  /** Mounts, or takes a mount over that has outlived the last daemon. */
+  mount(layer: MountableLayer, mountpoint: string, options: CallOptions): Promise<MountKind>
+  /** Unmounts what is at `mountpoint`, if anything. */
+  unmount(mountpoint: string): Promise<void>
+  /** Forgets a device that no mount uses any more. */
+  release(name: string): Promise<void>
+  /** After a restart, once every layer is mounted again: answers what was asked meanwhile. */
+  resume(): void
+  close(how: 'leave' | 'unmount'): Promise<void>
+}

@@ -1,0 +1,87 @@
+// Fetches what opening a layer needs, for all layers of an image at once: containerd asks for one after the other, and
+// each would cost round trips of its own.
+
+import type {Decompressor} from '../compression/layer-format.ts'
+import {readFooter} from '../estargz/layer-reader.ts'
+import type {CallOptions} from '../oci/content-store.ts'
+import type {LayerRequest} from './labels.ts'
+import type {LayerOrigin} from './ports.ts'
+import {type TailBlob, withTail} from './tail-blob.ts'
+
+/** A blob with its footer and TOC at hand; nothing of them has been believed yet. */
+export interface ResolvedLayer {
+  readonly blob: TailBlob
+  readonly externalToc: Uint8Array | undefined
+}
+
+export interface Resolver {
+  /** Fetches a layer's footer and TOC. Throws `unsupported` when the layer has none. */
+  resolve(request: LayerRequest, options: CallOptions): Promise<ResolvedLayer>
+  /** Starts to resolve layers that will be asked for soon. */
+  anticipate(requests: readonly LayerRequest[]): void
+}
+
+export interface ResolverOptions {
+  readonly origin: LayerOrigin
+  readonly decompressors: readonly Decompressor[]
+  /** How long what was resolved ahead is kept for whoever asks, milliseconds. */
+  readonly keepMs: number
+  readonly timeoutMs: number
+  readonly signal: AbortSignal
+}
+
+/** The end of a blob to fetch at first, bytes: the footer and most TOCs, which are about 1.5 % of their layers. */
+const MIN_TAIL = 128 << 10
+
+export function createResolver(options: ResolverOptions): Resolver {
+  const {origin, decompressors} = options
+  const ahead = new Map<string, Promise<ResolvedLayer>>()
+
+  async function fetchLayer(request: LayerRequest, call: CallOptions): Promise<ResolvedLayer> {
+    const opened = await origin.openBlob(request, MIN_TAIL, call)
+    const blob = withTail(opened.blob, opened.tail)
+    const {tocOffset} = await readFooter(blob, {...call, where: `layer ${request.digest}`, decompressors})
+    if (tocOffset === undefined) return {blob, externalToc: await origin.externalToc(request, call)}
+    await blob.read(tocOffset, blob.size - tocOffset, call)
+    return {blob, externalToc: undefined}
+  }
+
+  function startAhead(request: LayerRequest): void {
+    const key = keyOf(request)
+    if (ahead.has(key)) return
+    const signal = AbortSignal.any([options.signal, AbortSignal.timeout(options.timeoutMs)])
+    const result = fetchLayer(request, {signal})
+    // Whoever asks for the layer hears of it.
+    result.catch(() => {})
+    ahead.set(key, result)
+    setTimeout(() => ahead.delete(key), options.keepMs).unref()
+  }
+
+  return {
+    resolve: async (request, {signal}) => {
+      const known = ahead.get(keyOf(request))
+      ahead.delete(keyOf(request))
+      const call = {
+        signal: AbortSignal.any([
+          options.signal,
+          AbortSignal.timeout(options.timeoutMs),
+          ...(signal ? [signal] : []),
+        ]),
+      }
+      if (!known) return fetchLayer(request, call)
+      try {
+        return await known
+      } catch {
+        // It may have been a passing trouble.
+        return fetchLayer(request, call)
+      }
+    },
+    anticipate: requests => {
+      for (const request of requests) startAhead(request)
+    },
+  }
+}
+
+function keyOf({reference, digest}: LayerRequest): string {
+  return `${reference} ${digest}`
+}
