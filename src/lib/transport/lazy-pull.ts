@@ -146,7 +146,10 @@ async function pullLayers(
       fetch.drop(index)
       settle(index, isLazySnapshot(fate.labels) ? 'lazy' : 'present')
     },
-    onProgress: options.onProgress,
+    onProgress(event) {
+      // Nothing is done for a layer that is there.
+      if (event.phase !== 'skipped') options.onProgress?.(event)
+    },
     signal,
   })
   return pulled
