@@ -1,6 +1,8 @@
 // The pair that a lazily readable layer format is made of. Planning, compressing in parallel and reading know nothing of
 // a format but this; embedded-TOC eStargz, external TOC and zstd:chunked are implementations.
 
+import type {Descriptor} from '../oci/descriptor.ts'
+import type {Digest} from '../oci/digest.ts'
 import type {BulkCodec, MemberKind} from './codec.ts'
 
 /** How a layer is written: members of one kind, and an ending that leads readers to the TOC. */
@@ -24,6 +26,12 @@ export interface LayerEnding {
 export interface Footer {
   /** Where in the blob the TOC starts; undefined when the TOC is not in the blob. */
   readonly tocOffset: number | undefined
+  /** Its compressed bytes; default: all up to the footer. */
+  readonly tocSize?: number
+  /** Bytes just before the TOC that are no member's; default 0. */
+  readonly tocHeaderSize?: number
+  /** What the manifest says that the compressed TOC is. */
+  readonly tocChecksum?: Digest
 }
 
 /** How a layer is read. */
@@ -34,6 +42,11 @@ export interface Decompressor {
   readonly footerSize: number
   /** The last `footerSize` bytes of a blob, understood; undefined when they are no footer of this format. */
   parseFooter(bytes: Uint8Array): Footer | undefined
+  /**
+   * Where the annotations of the layer's descriptor lead, for formats that have them; footers are looked at where they lead
+   * nowhere. Throws `corrupt`.
+   */
+  locateToc?(annotations: NonNullable<Descriptor['annotations']>): Footer | undefined
   /**
    * The TOC's JSON, out of the bytes between `tocOffset` and the footer, decompressed. Throws `corrupt`.
    */

@@ -1,10 +1,12 @@
 // Reads lazily readable layers: footer -> TOC -> files, each checked before it is believed. Runs wherever JavaScript does.
 
 import type {MemberKind} from '../compression/codec.ts'
-import type {Decompressor} from '../compression/layer-format.ts'
+import type {Decompressor, Footer} from '../compression/layer-format.ts'
 import {CodedError} from '../errors/coded-error.ts'
 import type {BlobSource, CallOptions} from '../oci/content-store.ts'
+import type {Descriptor} from '../oci/descriptor.ts'
 import type {Digest} from '../oci/digest.ts'
+import {ZSTD_DECOMPRESSORS} from '../zstdchunked/decompressor.ts'
 import {GZIP_DECOMPRESSORS} from './decompressor.ts'
 import {type Chunk, indexToc, type LayerFile} from './index-toc.ts'
 import {isLandmark, NO_PREFETCH_LANDMARK, PREFETCH_LANDMARK, TOC_NAME} from './landmark.ts'
@@ -17,7 +19,9 @@ export interface OpenLayerOptions extends CallOptions {
   readonly tocDigest?: Digest | undefined
   /** The TOC's JSON of a layer that keeps it outside. */
   readonly externalToc?: Uint8Array | undefined
-  /** The formats to try, in order; default: those of eStargz. */
+  /** Those of the layer's descriptor: some formats are found by them. */
+  readonly annotations?: Descriptor['annotations'] | undefined
+  /** The formats to try, in order; default: all. */
   readonly decompressors?: readonly Decompressor[]
 }
 
@@ -40,6 +44,7 @@ export interface OpenLayer {
   readonly prefetchSize: number
 }
 
+const ALL_DECOMPRESSORS = [...GZIP_DECOMPRESSORS, ...ZSTD_DECOMPRESSORS]
 /** A compressed TOC is never larger than this when it is one that we read. */
 const MAX_COMPRESSED_TOC_SIZE = MAX_TOC_SIZE
 /** Flushing and framing can make a chunk larger than its contents; by more than this, no encoder does. */
@@ -86,11 +91,12 @@ interface WithPrimitives {
 
 async function openLayer(blob: BlobSource, options: OpenLayerOptions & WithPrimitives): Promise<OpenLayer> {
   const {where} = options
-  const {decompressor, dataEnd, tocOffset} = await readFooter(blob, options)
+  const footer = await readFooter(blob, options)
+  const {decompressor, dataEnd} = footer
   const json =
-    tocOffset === undefined
+    footer.tocOffset === undefined
       ? requireExternalToc(options)
-      : await readToc(blob, decompressor, {tocOffset, end: blob.size - decompressor.footerSize}, options)
+      : await readToc(blob, {...footer, tocOffset: footer.tocOffset}, options)
   const tocDigest = await options.primitives.digestOf(json)
   if (options.tocDigest !== undefined && options.tocDigest !== tocDigest) {
     throw new CodedError(
@@ -139,55 +145,74 @@ async function readChunk(
   return bytes
 }
 
-/** Where a footer leads in one blob. `dataEnd` is where the members of files end. */
+/** Where footer or annotations lead in one blob. */
 export interface FoundFooter {
   readonly decompressor: Decompressor
+  /** Where the members of files end. */
   readonly dataEnd: number
   readonly tocOffset: number | undefined
+  readonly tocEnd: number
+  readonly tocChecksum?: Digest | undefined
 }
 
 /**
- * Finds the format whose footer the blob ends with, in one read. Throws `unsupported` when there is none, `corrupt` when
- * it leads out of the blob.
+ * Finds the format that the annotations name, or whose footer the blob ends with, in one read. Throws `unsupported` when
+ * there is none, `corrupt` when it leads out of the blob.
  */
 export async function readFooter(blob: BlobSource, options: OpenLayerOptions): Promise<FoundFooter> {
-  const decompressors = options.decompressors ?? GZIP_DECOMPRESSORS
+  const {annotations, decompressors = ALL_DECOMPRESSORS} = options
+  for (const decompressor of annotations ? decompressors : []) {
+    const footer = decompressor.locateToc?.(annotations!)
+    if (footer) return placeFooter(decompressor, footer, blob.size, options)
+  }
   const tailSize = Math.min(blob.size, Math.max(...decompressors.map(({footerSize}) => footerSize)))
   const tail = await blob.read(blob.size - tailSize, tailSize, options)
   for (const decompressor of decompressors) {
     if (decompressor.footerSize > tailSize) continue
     const footer = decompressor.parseFooter(tail.subarray(tailSize - decompressor.footerSize))
-    if (!footer) continue
-    const end = blob.size - decompressor.footerSize
-    const {tocOffset} = footer
-    if (tocOffset !== undefined && tocOffset >= end) {
-      throw new CodedError(
-        'corrupt',
-        `Cannot use the footer of ${options.where}: it says that the TOC is at ${tocOffset}, of ${end} bytes`,
-      )
-    }
-    return {decompressor, dataEnd: tocOffset ?? end, tocOffset}
+    if (footer) return placeFooter(decompressor, footer, blob.size - decompressor.footerSize, options)
   }
   throw new CodedError(
     'unsupported',
-    `Cannot read ${options.where} lazily: it does not end with a footer of eStargz`,
+    `Cannot read ${options.where} lazily: it does not end with a footer of eStargz or zstd:chunked`,
   )
+}
+
+/** A footer in a blob in which a TOC can be up to `end`. */
+function placeFooter(
+  decompressor: Decompressor,
+  footer: Footer,
+  end: number,
+  {where}: OpenLayerOptions,
+): FoundFooter {
+  const {tocOffset, tocChecksum} = footer
+  if (tocOffset === undefined) return {decompressor, dataEnd: end, tocOffset, tocEnd: end}
+  const dataEnd = tocOffset - (footer.tocHeaderSize ?? 0)
+  const tocEnd = footer.tocSize === undefined ? end : tocOffset + footer.tocSize
+  if (dataEnd < 0 || tocOffset >= tocEnd || tocEnd > end) {
+    throw new CodedError(
+      'corrupt',
+      `Cannot use the footer of ${where}: it says that the TOC is at ${tocOffset} to ${tocEnd}, of ${end} bytes`,
+    )
+  }
+  return {decompressor, dataEnd, tocOffset, tocEnd, tocChecksum}
 }
 
 async function readToc(
   blob: BlobSource,
-  decompressor: Decompressor,
-  {tocOffset, end}: {readonly tocOffset: number; readonly end: number},
+  footer: FoundFooter & {readonly tocOffset: number},
   options: OpenLayerOptions & WithPrimitives,
 ): Promise<Uint8Array> {
   const {where, primitives} = options
-  if (end - tocOffset > MAX_COMPRESSED_TOC_SIZE) {
-    throw new CodedError(
-      'unsupported',
-      `Cannot read the TOC of ${where}: it has ${end - tocOffset} compressed bytes`,
-    )
+  const {decompressor, tocOffset, tocEnd, tocChecksum} = footer
+  const size = tocEnd - tocOffset
+  if (size > MAX_COMPRESSED_TOC_SIZE) {
+    throw new CodedError('unsupported', `Cannot read the TOC of ${where}: it has ${size} compressed bytes`)
   }
-  const compressed = await blob.read(tocOffset, end - tocOffset, options)
+  const compressed = await blob.read(tocOffset, size, options)
+  if (tocChecksum !== undefined && (await primitives.digestOf(compressed)) !== tocChecksum) {
+    throw new CodedError('corrupt', `Cannot use the TOC of ${where}: it is not ${tocChecksum}`)
+  }
   try {
     const {memberKind, unwrapToc} = decompressor
     return unwrapToc(await primitives.inflatePrefix(memberKind, compressed, MAX_TOC_TAR_SIZE))

@@ -6,6 +6,16 @@ import {type Descriptor, withAnnotations} from './descriptor.ts'
 export const TOC_DIGEST = 'containerd.io/snapshot/stargz/toc.digest'
 /** Size of the whole decompressed layer stream in bytes, decimal; on the layer descriptor. */
 export const UNCOMPRESSED_SIZE = 'io.containers.estargz.uncompressed-size'
+/**
+ * Of zstd:chunked layers, as containers/storage has them: digest of the compressed TOC; `offset:size:rawSize:type` of the
+ * TOC; `offset:size:rawSize` of the tar-split. A layer that has the first and `TOC_DIGEST` is refused by Podman 5.
+ */
+export const STORAGE_ZSTD_CHECKSUM = 'io.github.containers.zstd-chunked.manifest-checksum'
+export const STORAGE_ZSTD_POSITION = 'io.github.containers.zstd-chunked.manifest-position'
+export const STORAGE_TAR_SPLIT_POSITION = 'io.github.containers.zstd-chunked.tarsplit-position'
+/** The same as stargz-snapshotter has them. */
+export const STARGZ_ZSTD_CHECKSUM = 'io.containers.zstd-chunked.manifest-checksum'
+export const STARGZ_ZSTD_POSITION = 'io.containers.zstd-chunked.manifest-position'
 /** Digest of the layer that a TOC-image layer describes (external TOC). */
 export const EXTERNAL_TOC_LAYER = 'containerd.io/snapshot/stargz/layer.digest'
 /** containerd's content label that maps a compressed layer to its DiffID. */
@@ -16,7 +26,11 @@ export const REF_NAME = 'org.opencontainers.image.ref.name'
 export const CONTAINERD_IMAGE_NAME = 'io.containerd.image.name'
 
 /** What starts the keys that say how to read a layer lazily; they hold for one compressed form of it only. */
-const LAZY_PREFIXES = ['containerd.io/snapshot/stargz/', 'io.github.containers.zstd-chunked.']
+const LAZY_PREFIXES = [
+  'containerd.io/snapshot/stargz/',
+  'io.github.containers.zstd-chunked.',
+  'io.containers.zstd-chunked.',
+]
 
 /** True for an annotation that is about one lazily readable form of a layer, and must not survive another conversion. */
 export function isLazyAnnotation(key: string): boolean {
