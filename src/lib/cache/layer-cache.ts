@@ -25,6 +25,7 @@ import {
 } from 'node:fs/promises'
 import {join} from 'node:path'
 import {CodedError, codeOf, describeError, hasCode} from '../errors/coded-error.ts'
+import {createInOrder} from '../io/in-order.ts'
 import type {LayerCache, LayerData, LayerRecord} from '../layer/ports.ts'
 import {parseDigest} from '../oci/digest.ts'
 import {createChunkBitmap} from './chunk-bitmap.ts'
@@ -200,6 +201,7 @@ async function openLayerData(options: OpenLayerData): Promise<LayerData> {
     const journal = await openChunkJournal(journalPath, chunkCount, options.bootId, chunk =>
       chunks.add(chunk),
     )
+    const syncing = createInOrder()
     return {
       path,
       chunks,
@@ -212,7 +214,7 @@ async function openLayerData(options: OpenLayerData): Promise<LayerData> {
           journal.append(index).catch(() => {})
         }
       },
-      sync: () => journal.sync(() => file.datasync()),
+      sync: () => syncing(() => journal.sync(() => file.datasync())),
       [Symbol.asyncDispose]: async () => {
         try {
           await journal.close()

@@ -91,7 +91,7 @@ export function createLayerMounter(options: LayerMounterOptions): RestorableMoun
     const request = parseLabels(labels)
     try {
       anticipateNeighbours(request)
-      const shared = await acquire(request, {signal})
+      const shared = await options.queue.demand(() => acquire(request, {signal}))
       try {
         const kind = await backend.mount(mountable(shared), mountpoint, {signal})
         shared.mountpoints.set(mountpoint, kind)
