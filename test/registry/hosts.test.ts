@@ -220,3 +220,53 @@ describe('mirrors', () => {
     expect(origin.blob('app', other.digest)).toEqual(bytes)
   })
 })
+
+describe('mirrors given as options', () => {
+  const mirrorsOf =
+    (...mirrors: {address: string; plainHttp?: boolean; headers?: Record<string, string>}[]) =>
+    (domain: string) =>
+      domain === 'docker.io' || domain === 'registry.example'
+        ? mirrors.map(mirror => ({plainHttp: false, headers: {}, timeouts: undefined, ...mirror}))
+        : []
+
+  test('are tried before the origin, in their order, for their registry alone', async () => {
+    const options = {
+      mirrorsOf: mirrorsOf({address: 'a.example'}, {address: 'b.example', plainHttp: true}),
+    }
+    expect(await urlsFor('debian', options)).toEqual([
+      'https://a.example/v2/library/debian/blobs/x?ns=docker.io',
+      'http://b.example/v2/library/debian/blobs/x?ns=docker.io',
+      'https://registry-1.docker.io/v2/library/debian/blobs/x',
+    ])
+    expect(await urlsFor('ghcr.io/a', options)).toHaveLength(1)
+  })
+
+  test('may be the registry itself, reached without TLS', async () => {
+    const options = {mirrorsOf: mirrorsOf({address: 'registry.example', plainHttp: true})}
+    expect((await urlsFor('registry.example/a', options))[0]).toBe('http://registry.example/v2/a/blobs/x')
+  })
+
+  test('come before those of hosts.toml', async () => {
+    const hostsDir = await hostsDirectory({'registry.example/hosts.toml': '[host."https://c.example"]\n'})
+    const urls = await urlsFor('registry.example/a', {hostsDir, mirrorsOf: mirrorsOf({address: 'a.example'})})
+    expect(urls.map(url => new URL(url).host)).toEqual(['a.example', 'c.example', 'registry.example'])
+  })
+
+  test('get their headers, and have time limits of their own', async () => {
+    const [mirror, origin] = [await startRegistry(), await startRegistry()]
+    const bytes = sampleBytes(100)
+    const descriptor = origin.addBlob('app', bytes)
+    mirror.addBlob('app', bytes)
+    mirror.inject({}, {kind: 'stall', afterBytes: 10})
+    mirror.inject({}, {kind: 'status', status: 404}, 10)
+    const headers = {'x-key': 'secret'}
+    const timeouts = {bodyIdleMs: 50}
+    const client = openClient({
+      mirrorsOf: () => [{address: mirror.url, plainHttp: true, headers, timeouts}],
+    })
+    const repository = client.repository(`${origin.host}/app`, {access: 'pull'})
+    expect(await readAll(await repository.openBlob(descriptor))).toEqual(bytes)
+    expect(mirror.requests[0]?.headers['x-key']).toBe('secret')
+    expect(origin.requests[0]?.headers['x-key']).toBeUndefined()
+  })
+})

@@ -2,7 +2,7 @@
 
 import {CodedError} from '../errors/coded-error.ts'
 import {type Reference, registryHostOf} from '../oci/reference.ts'
-import {isLoopbackHost, type TlsSettings} from './http.ts'
+import {isLoopbackHost, type Timeouts, type TlsSettings} from './http.ts'
 
 /** What containerd's hosts.toml lets a host be used for. */
 export type Capability = 'pull' | 'resolve' | 'push'
@@ -22,6 +22,8 @@ export interface Endpoint {
   /** Sent to this origin only. */
   readonly headers: Readonly<Record<string, string>>
   readonly tls: TlsSettings
+  /** Where they are not the session's. */
+  readonly timeouts: Partial<Timeouts> | undefined
   /** How keychains call the host: `docker.io` for Docker Hub. */
   readonly keychainHost: string
   /** False for plain HTTP to another machine that nobody asked for: credentials stay here. */
@@ -37,6 +39,8 @@ export interface HostSettings {
   readonly capabilities: readonly Capability[]
   readonly headers: Readonly<Record<string, string>>
   readonly tls: TlsSettings
+  /** Where they are not the session's. */
+  readonly timeouts?: Partial<Timeouts> | undefined
   /** True when plain HTTP was asked for by name (an option, or `http://` in hosts.toml). */
   readonly plainHttpAsked: boolean
 }
@@ -73,6 +77,7 @@ export function endpointFor(settings: HostSettings, reference: Reference): Endpo
     capabilities: settings.capabilities,
     headers: settings.headers,
     tls: settings.tls,
+    timeouts: settings.timeouts,
     keychainHost: isOrigin ? reference.domain : base.host,
     mayAuthenticate: base.protocol === 'https:' || isLoopbackHost(base.hostname) || settings.plainHttpAsked,
   }

@@ -6,7 +6,7 @@ import type {CallOptions} from '../oci/content-store.ts'
 import {type Reference, registryHostOf} from '../oci/reference.ts'
 import {ALL_CAPABILITIES, type HostSettings, schemeFor} from './endpoint.ts'
 import {type HostEntry, readHostsDirectory} from './hosts-toml.ts'
-import type {TlsSettings} from './http.ts'
+import type {Timeouts, TlsSettings} from './http.ts'
 
 /** How registries are reached; the names are those of `ctr`'s flags. */
 export interface HostOptions {
@@ -21,6 +21,19 @@ export interface HostOptions {
   readonly tlskey?: string | undefined
   /** A directory in the format of containerd's `certs.d`. */
   readonly hostsDir?: string | undefined
+  /** Hosts to try before all others, for a registry domain. */
+  readonly mirrorsOf?: ((domain: string) => readonly Mirror[]) | undefined
+}
+
+/** A host that stands in for a registry. */
+export interface Mirror {
+  /** `host[:port][/path]`, or a URL. */
+  readonly address: string
+  /** Plain HTTP; without it, hosts on the loopback interface get HTTP and all others HTTPS. */
+  readonly plainHttp: boolean
+  readonly headers: Readonly<Record<string, string>>
+  /** Where they are not the session's. */
+  readonly timeouts: Partial<Timeouts> | undefined
 }
 
 /** The hosts to try for a reference, in order; the origin is the last of them. */
@@ -34,12 +47,15 @@ export async function findHosts(
   const configured = options.hostsDir
     ? await readHostsDirectory(options.hostsDir, reference.domain)
     : undefined
-  if (!configured) return [originHost(reference, options, tls)]
+  const first = await Promise.all(
+    (options.mirrorsOf?.(reference.domain) ?? []).map(mirror => mirrorHost(mirror, options, tls)),
+  )
+  if (!configured) return [...first, originHost(reference, options, tls)]
   const mirrors = await Promise.all(configured.mirrors.map(entry => hostOf(entry, options, tls)))
   const origin = configured.server
     ? await hostOf(configured.server, options, tls)
     : originHost(reference, options, tls)
-  return [...mirrors, origin]
+  return [...first, ...mirrors, origin]
 }
 
 function originHost(reference: Reference, options: HostOptions, tls: TlsSettings): HostSettings {
@@ -56,6 +72,22 @@ function originHost(reference: Reference, options: HostOptions, tls: TlsSettings
     tls,
     plainHttpAsked: options.plainHttp === true,
   }
+}
+
+async function mirrorHost(mirror: Mirror, options: HostOptions, tls: TlsSettings): Promise<HostSettings> {
+  const {address, plainHttp, headers, timeouts} = mirror
+  const written = /^https?:\/\//i.test(address)
+  const entry: HostEntry = {
+    address: plainHttp && !written ? `http://${address}` : address,
+    capabilities: ALL_CAPABILITIES,
+    ca: [],
+    clients: [],
+    skipVerify: false,
+    headers,
+    overridePath: false,
+    file: 'the configured mirrors',
+  }
+  return {...(await hostOf(entry, options, tls)), timeouts}
 }
 
 /** A configured host; what the options say about TLS holds for it too, beside what its own entry says. */

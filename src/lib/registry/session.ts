@@ -11,7 +11,6 @@ import {
   type HttpResponse,
   type ProxySettings,
   type Timeouts,
-  type TlsSettings,
 } from './http.ts'
 import {errorFromConnection, isRetryableConnectionError} from './registry-error.ts'
 import {isRetryableStatus, parseRetryAfter, pause, type RetryPolicy, retryDelayMs} from './retry.ts'
@@ -56,13 +55,18 @@ const MAX_CHALLENGES = 2
 export function createSession(options: SessionOptions): Session {
   const clients = new Map<string, HttpClient>()
   const authorizer = createAuthorizer(options, (request, {endpoint, action, signal}) =>
-    exchange(foreignTls(endpoint.tls), {...request, headers: baseHeaders(request.headers)}, {action, signal}),
+    exchange(
+      foreignConnection(endpoint),
+      {...request, headers: baseHeaders(request.headers)},
+      {action, signal},
+    ),
   )
 
-  function clientFor(tls: TlsSettings): HttpClient {
-    const key = JSON.stringify(tls)
+  function clientFor({tls, timeouts}: Connection): HttpClient {
+    const key = JSON.stringify([tls, timeouts])
     const client =
-      clients.get(key) ?? createHttpClient({tls, timeouts: options.timeouts, proxy: options.proxy})
+      clients.get(key) ??
+      createHttpClient({tls, timeouts: {...options.timeouts, ...timeouts}, proxy: options.proxy})
     clients.set(key, client)
     return client
   }
@@ -73,7 +77,7 @@ export function createSession(options: SessionOptions): Session {
 
   /** One request with retries; the last response or error counts. */
   async function exchange(
-    tls: TlsSettings,
+    connection: Connection,
     request: HttpRequest,
     {action, signal, attempts = options.retry.attempts}: ExchangeOptions,
   ): Promise<HttpResponse> {
@@ -83,7 +87,7 @@ export function createSession(options: SessionOptions): Session {
       let retryAfterMs: number | undefined
       try {
         const response = await traceRequest(options.onRequest, request, () =>
-          clientFor(tls).send({...request, signal}),
+          clientFor(connection).send({...request, signal}),
         )
         if (last || !isRetryableStatus(response.status)) return response
         retryAfterMs = parseRetryAfter(response.header('retry-after'), Date.now())
@@ -110,7 +114,7 @@ export function createSession(options: SessionOptions): Session {
           ...(sent === undefined ? {} : {authorization: sent}),
         }
         const response = await exchange(
-          own ? endpoint.tls : foreignTls(endpoint.tls),
+          own ? endpoint : foreignConnection(endpoint),
           {method: request.method, url, headers: baseHeaders(headers), body: request.body},
           {action: request.action, signal, attempts: request.attempts},
         )
@@ -167,7 +171,10 @@ function redirectOf(request: SessionRequest, response: HttpResponse, from: URL):
   return url
 }
 
-/** TLS towards hosts that an endpoint sends us to: its trust, but not our client certificates. */
-function foreignTls(tls: TlsSettings): TlsSettings {
-  return {...tls, clients: []}
+/** What decides which connections a request may use. */
+type Connection = Pick<Endpoint, 'tls' | 'timeouts'>
+
+/** Towards hosts that an endpoint sends us to: its trust, but not our client certificates. */
+function foreignConnection({tls, timeouts}: Endpoint): Connection {
+  return {tls: {...tls, clients: []}, timeouts}
 }
