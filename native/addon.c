@@ -467,16 +467,6 @@ static napi_value js_lutimes(napi_env env, napi_callback_info info)
 	return errno_value(env, system_lutimes(path, seconds, (long)nanoseconds));
 }
 
-// dropCache(fd): errno
-static napi_value js_drop_cache(napi_env env, napi_callback_info info)
-{
-	napi_value args[MAX_ARGS];
-	int32_t fd;
-	if (!get_args(env, info, args, 1) || napi_get_value_int32(env, args[0], &fd) != napi_ok)
-		return bad_arguments(env, NULL);
-	return errno_value(env, system_drop_cache(fd));
-}
-
 // punchHole(fd, offset, size): errno
 static napi_value js_punch_hole(napi_env env, napi_callback_info info)
 {
@@ -502,6 +492,72 @@ static napi_value js_send_datagram(napi_env env, napi_callback_info info)
 	return errno_value(env, system_send_datagram(path, bytes, size));
 }
 
+// makeInterruptible(): thread id, or -errno
+static napi_value js_make_interruptible(napi_env env, napi_callback_info info)
+{
+	(void)info;
+	return errno_value(env, system_make_interruptible());
+}
+
+// Calls `call` with one number, or two.
+static napi_value call_with_numbers(napi_env env, napi_callback_info info, int (*one)(int), int (*two)(int, int))
+{
+	napi_value args[MAX_ARGS];
+	int32_t first, second = 0;
+	if (!get_args(env, info, args, one ? 1 : 2) || napi_get_value_int32(env, args[0], &first) != napi_ok ||
+	    (two && napi_get_value_int32(env, args[1], &second) != napi_ok))
+		return bad_arguments(env, NULL);
+	return errno_value(env, one ? one(first) : two(first, second));
+}
+
+// dropCache(fd): errno
+static napi_value js_drop_cache(napi_env env, napi_callback_info info)
+{
+	return call_with_numbers(env, info, system_drop_cache, NULL);
+}
+
+// interruptThread(thread): errno
+static napi_value js_interrupt_thread(napi_env env, napi_callback_info info)
+{
+	return call_with_numbers(env, info, system_interrupt_thread, NULL);
+}
+
+// openBacking(session, fd): id, or -errno
+static napi_value js_open_backing(napi_env env, napi_callback_info info)
+{
+	return call_with_numbers(env, info, NULL, system_backing_open);
+}
+
+// closeBacking(session, id): errno
+static napi_value js_close_backing(napi_env env, napi_callback_info info)
+{
+	return call_with_numbers(env, info, NULL, system_backing_close);
+}
+
+// exchange(path, message, fd): {bytes, fd}, or an errno
+static napi_value js_exchange(napi_env env, napi_callback_info info)
+{
+	napi_value args[MAX_ARGS], result, bytes, fd_value;
+	const char *path;
+	const uint8_t *message;
+	size_t size;
+	int32_t fd;
+	if (!get_args(env, info, args, 3) || !text_of(env, args[0], &path) ||
+	    !bytes_of(env, args[1], &message, &size) || napi_get_value_int32(env, args[2], &fd) != napi_ok)
+		return bad_arguments(env, NULL);
+	struct exchange_reply reply;
+	int error = system_exchange(path, message, size, fd, &reply);
+	if (error)
+		return errno_value(env, error);
+	if (napi_create_buffer_copy(env, reply.size, reply.bytes, NULL, &bytes) != napi_ok ||
+	    napi_create_int32(env, reply.fd, &fd_value) != napi_ok ||
+	    napi_create_object(env, &result) != napi_ok ||
+	    napi_set_named_property(env, result, "bytes", bytes) != napi_ok ||
+	    napi_set_named_property(env, result, "fd", fd_value) != napi_ok)
+		return throw_error(env, "out of memory");
+	return result;
+}
+
 NAPI_MODULE_INIT()
 {
 	static const struct {
@@ -525,6 +581,11 @@ NAPI_MODULE_INIT()
 		{"dropCache", js_drop_cache},
 		{"punchHole", js_punch_hole},
 		{"sendDatagram", js_send_datagram},
+		{"makeInterruptible", js_make_interruptible},
+		{"interruptThread", js_interrupt_thread},
+		{"openBacking", js_open_backing},
+		{"closeBacking", js_close_backing},
+		{"exchange", js_exchange},
 	};
 	for (size_t i = 0; i < COUNT(functions); i++) {
 		napi_value function;

@@ -3,12 +3,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/un.h>
 #include <sys/xattr.h>
@@ -115,4 +119,90 @@ int system_send_datagram(const char *path, const void *bytes, size_t size)
 {
 	SCOPED_FD fd = connect_unix(path, SOCK_DGRAM, 5);
 	return errno_of(fd < 0 || send(fd, bytes, size, MSG_NOSIGNAL) < 0 ? -1 : 0);
+}
+
+// Any signal would do whose default is to be ignored, and that nobody else uses for a thread.
+#define WAKE_SIGNAL SIGURG
+
+static void ignore_wake(int number)
+{
+	(void)number;
+}
+
+int system_make_interruptible(void)
+{
+	// Without SA_RESTART, so that the call that the signal meets ends with EINTR.
+	struct sigaction action = {.sa_handler = ignore_wake};
+	sigset_t wake;
+	sigemptyset(&wake);
+	sigaddset(&wake, WAKE_SIGNAL);
+	if (sigaction(WAKE_SIGNAL, &action, NULL) < 0)
+		return -errno;
+	int error = pthread_sigmask(SIG_UNBLOCK, &wake, NULL);
+	return error ? -error : (int)syscall(SYS_gettid);
+}
+
+int system_interrupt_thread(int thread)
+{
+	return errno_of((int)syscall(SYS_tgkill, getpid(), thread, WAKE_SIGNAL));
+}
+
+// FUSE_DEV_IOC_BACKING_OPEN and _CLOSE; older headers lack them.
+struct backing_map {
+	int32_t fd;
+	uint32_t flags;
+	uint64_t padding;
+};
+#define BACKING_OPEN _IOW(229, 1, struct backing_map)
+#define BACKING_CLOSE _IOW(229, 2, uint32_t)
+
+int system_backing_open(int session, int fd)
+{
+	struct backing_map map = {.fd = fd};
+	int id = ioctl(session, BACKING_OPEN, &map);
+	return id < 0 ? -errno : id;
+}
+
+int system_backing_close(int session, int id)
+{
+	uint32_t backing = (uint32_t)id;
+	return errno_of(ioctl(session, BACKING_CLOSE, &backing));
+}
+
+int system_exchange(const char *path, const void *message, size_t size, int fd, struct exchange_reply *reply)
+{
+	union {
+		struct cmsghdr header;
+		char space[CMSG_SPACE(sizeof(int))];
+	} control = {0};
+	struct iovec part = {.iov_base = (void *)message, .iov_len = size};
+	struct msghdr out = {.msg_iov = &part, .msg_iovlen = 1};
+	if (fd >= 0) {
+		out.msg_control = &control;
+		out.msg_controllen = sizeof control.space;
+		*CMSG_FIRSTHDR(&out) = (struct cmsghdr){
+			.cmsg_len = CMSG_LEN(sizeof fd), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
+		memcpy(CMSG_DATA(CMSG_FIRSTHDR(&out)), &fd, sizeof fd);
+	}
+	SCOPED_FD connection = connect_unix(path, SOCK_SEQPACKET, 5);
+	if (connection < 0 || sendmsg(connection, &out, MSG_NOSIGNAL) < 0)
+		return errno;
+
+	memset(&control, 0, sizeof control);
+	part = (struct iovec){.iov_base = reply->bytes, .iov_len = sizeof reply->bytes};
+	struct msghdr in = {.msg_iov = &part,
+			    .msg_iovlen = 1,
+			    .msg_control = &control,
+			    .msg_controllen = sizeof control.space};
+	ssize_t received = recvmsg(connection, &in, MSG_CMSG_CLOEXEC);
+	if (received < 0)
+		return errno;
+	reply->fd = -1;
+	struct cmsghdr *attached = CMSG_FIRSTHDR(&in);
+	if (attached && attached->cmsg_level == SOL_SOCKET && attached->cmsg_type == SCM_RIGHTS &&
+	    attached->cmsg_len == CMSG_LEN(sizeof reply->fd))
+		memcpy(&reply->fd, CMSG_DATA(attached), sizeof reply->fd);
+	reply->size = (size_t)received;
+	// The other side ended without an answer.
+	return received == 0 ? ECONNRESET : 0;
 }

@@ -20,4 +20,23 @@ int system_punch_hole(int fd, int64_t offset, int64_t size);
 // One datagram to the unix socket at `path` (`@name`: in the abstract namespace); waits 5 seconds for a full queue.
 int system_send_datagram(const char *path, const void *bytes, size_t size);
 
+// Lets `system_interrupt_thread` end the calling thread's blocking calls with EINTR. Returns the thread's id, or -errno.
+int system_make_interruptible(void);
+// A call that begins only afterwards is not interrupted: repeat until the thread has noticed.
+int system_interrupt_thread(int thread);
+
+// Names an open file to a FUSE session, for passthrough. Returns its id, or -errno.
+int system_backing_open(int session, int fd);
+int system_backing_close(int session, int id);
+
+#define EXCHANGE_SIZE 4096
+struct exchange_reply {
+	char bytes[EXCHANGE_SIZE];
+	size_t size;
+	int fd;
+};
+// Connects to the SOCK_SEQPACKET socket at `path`, sends one message, with a descriptor unless `fd` is -1, and waits up
+// to 5 seconds for one reply, whose descriptor (-1: none) is the caller's to close.
+int system_exchange(const char *path, const void *message, size_t size, int fd, struct exchange_reply *reply);
+
 #endif

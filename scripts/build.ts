@@ -43,12 +43,16 @@ async function bundle(folder: string, entryPoints: {in: string; out: string}[]):
   renameSync(fresh, out)
 }
 
-/** The program at dist/cli/start.js, and each command at the place that its words name. */
+/**
+ * The program at dist/cli/start.js, each command at the place that its words name, and the program of FUSE's worker
+ * threads, which is found by its name from any chunk.
+ */
 function listEntryPoints(): {in: string; out: string}[] {
   const commands = readdirSync(join(ROOT, 'src/commands'), {recursive: true, encoding: 'utf8'})
     .filter(name => name.endsWith('.ts'))
     .map(name => ({in: `src/commands/${name}`, out: `commands/${name.slice(0, -'.ts'.length)}`}))
-  return [{in: 'src/cli/start.ts', out: 'start'}, ...commands]
+  const worker = {in: 'src/lib/fuse/worker.ts', out: 'fuse-worker'}
+  return [{in: 'src/cli/start.ts', out: 'start'}, worker, ...commands]
 }
 
 /** What oclif needs to know of every command: ids, flags and arguments, without their code. */

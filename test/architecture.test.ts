@@ -32,7 +32,8 @@ const USE_CASES = ['convert', 'profile', 'layer', 'snapshot', 'transport']
 const ADAPTER_EXCEPTIONS: Readonly<Record<string, readonly string[]>> = {
   // Both mount through the addon's system calls.
   mount: ['native'],
-  fuse: ['native', 'mount'],
+  // What a lazy device has is told by the layer cache's bitmaps, which workers read.
+  fuse: ['native', 'mount', 'cache'],
   tracer: ['native'],
   // An image root file system is extracted or mounted.
   rootfs: ['mount', 'native'],

@@ -58,6 +58,12 @@ export interface Addon {
   dropCache(fd: number): number
   punchHole(fd: number, offset: number, size: number): number
   sendDatagram(path: Uint8Array, bytes: Uint8Array): number
+  /** These two return a positive result, or an errno below 0. */
+  makeInterruptible(): number
+  openBacking(session: number, fd: number): number
+  interruptThread(thread: number): number
+  closeBacking(session: number, id: number): number
+  exchange(path: Uint8Array, message: Uint8Array, fd: number): {bytes: Buffer; fd: number} | number
 }
 
 declare const digesterBrand: unique symbol

@@ -69,6 +69,49 @@ export function sendDatagram(path: string, bytes: Uint8Array): void {
   check(requireAddon().sendDatagram(text(path), bytes), `send a datagram to ${JSON.stringify(path)}`)
 }
 
+/**
+ * Lets `interruptThread` end blocking calls of the calling thread: they throw EINTR. Returns the thread's id (not the one
+ * of node:worker_threads).
+ */
+export function makeInterruptible(): number {
+  return positive(requireAddon().makeInterruptible(), 'make a thread interruptible')
+}
+
+/**
+ * Ends the blocking call that a thread of this process is in. A call that begins only afterwards is not interrupted:
+ * repeat until the thread has noticed.
+ */
+export function interruptThread(thread: number): void {
+  check(requireAddon().interruptThread(thread), `interrupt thread ${thread}`)
+}
+
+/**
+ * Names the open file `fd` to the FUSE session `session` (FUSE_DEV_IOC_BACKING_OPEN), for FOPEN_PASSTHROUGH; returns the
+ * backing id, to be closed with `closeBacking`. The file may be closed at once.
+ */
+export function openBacking(session: number, fd: number): number {
+  return positive(requireAddon().openBacking(session, fd), 'open a backing file')
+}
+
+/** Ends what `openBacking` began; files that are open stay so. */
+export function closeBacking(session: number, id: number): void {
+  check(requireAddon().closeBacking(session, id), `close backing file ${id}`)
+}
+
+/**
+ * Sends one message to the SOCK_SEQPACKET socket at `path`, with a descriptor unless `fd` is undefined, and returns the
+ * reply; a descriptor in it is the caller's to close. Blocks for up to 5 seconds: for local servers that answer at once.
+ */
+export function exchange(
+  path: string,
+  message: Uint8Array,
+  fd?: number,
+): {readonly bytes: Buffer; readonly fd: number | undefined} {
+  const reply = requireAddon().exchange(text(path), message, fd ?? -1)
+  if (typeof reply !== 'number') return {bytes: reply.bytes, fd: reply.fd < 0 ? undefined : reply.fd}
+  throw failed(reply, `exchange messages with ${JSON.stringify(path)}`)
+}
+
 function text(value: string): Uint8Array {
   if (value.includes('\0'))
     throw new CodedError('invalid-argument', 'Cannot use a path with a NUL in a system call')
@@ -76,10 +119,18 @@ function text(value: string): Uint8Array {
 }
 
 function check(errno: number, what: string): void {
-  if (errno === 0) return
+  if (errno !== 0) throw failed(errno, what)
+}
+
+function positive(result: number, what: string): number {
+  if (result < 0) throw failed(-result, what)
+  return result
+}
+
+function failed(errno: number, what: string): CodedError {
   const name =
     Object.entries(osConstants.errno).find(([, number]) => number === errno)?.[0] ?? `errno ${errno}`
-  throw new CodedError(codeOfErrno(name), `Cannot ${what}: ${name}`)
+  return new CodedError(codeOfErrno(name), `Cannot ${what}: ${name}`)
 }
 
 function codeOfErrno(name: string): ErrorCode {

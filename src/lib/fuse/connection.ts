@@ -1,0 +1,193 @@
+// The connection to the kernel: /dev/fuse opened, mounted and agreed upon by ourselves, without libfuse and fusermount;
+// or the one that an earlier process left with the keeper.
+
+import {closeSync, openSync, readSync, writeFileSync, writevSync} from 'node:fs'
+import {mkdir} from 'node:fs/promises'
+import {CodedError, describeError} from '../errors/coded-error.ts'
+import {
+  MNT_DETACH,
+  MS_NODEV,
+  MS_NOEXEC,
+  MS_NOSUID,
+  MS_RDONLY,
+  mount,
+  UMOUNT_NOFOLLOW,
+  unmount,
+} from '../native/system-calls.ts'
+import type {Keeper} from './keeper.ts'
+import {findMount} from './mount-table.ts'
+import {
+  MAX_READ,
+  type Negotiated,
+  negotiate,
+  OPCODE,
+  OUT_HEADER_SIZE,
+  parseRequest,
+  putReplyHeader,
+  REQUEST_BUFFER_SIZE,
+} from './protocol.ts'
+import type {FuseLog} from './session.ts'
+
+/** What mount(8) and df(1) show as the file system's type and source. */
+const TYPE = 'fuse.ctr-remote'
+
+export interface ConnectionOptions {
+  readonly mountpoint: string
+  /** Names the descriptor in the keeper, and the mount's source. */
+  readonly name: string
+  /** Whether to ask for passthrough, which takes one level from those that file systems may stack. */
+  readonly passthrough: boolean
+  /** KiB that the kernel may read ahead of a reader. */
+  readonly readAheadKb: number
+  /** Whether programs may be run from the mount itself. */
+  readonly exec: boolean
+  readonly keeper: Keeper | undefined
+  readonly log: FuseLog
+}
+
+export interface Connection {
+  readonly fd: number
+  readonly negotiated: Negotiated
+  /** True when an earlier process made the mount. */
+  readonly adopted: boolean
+  close(how: 'leave' | 'unmount'): Promise<void>
+}
+
+/** What the keeper notes beside the descriptor. */
+interface Note {
+  readonly mountpoint: string
+  /** The mount's device, `major:minor`. */
+  readonly device: string
+  readonly negotiated: Negotiated
+}
+
+/** Throws `unsupported` where there is no FUSE, `permission-denied` without the privilege to mount. */
+export async function openConnection(options: ConnectionOptions): Promise<Connection> {
+  const adopted = await adopt(options)
+  if (adopted) return adopted
+  await clearMountpoint(options)
+  const fd = openDevice()
+  try {
+    const negotiated = mountAndNegotiate(fd, options)
+    try {
+      const device = (await findMount(options.mountpoint))?.device
+      if (device === undefined) throw new CodedError('internal', 'Cannot find the FUSE mount just made')
+      raiseReadAhead(device, options)
+      const note: Note = {mountpoint: options.mountpoint, device, negotiated}
+      await options.keeper?.hold(options.name, fd, JSON.stringify(note))
+      return connectionOf(fd, negotiated, false, options)
+    } catch (error) {
+      detach(options.mountpoint)
+      throw error
+    }
+  } catch (error) {
+    closeSync(fd)
+    throw error
+  }
+}
+
+/** The connection that the keeper holds, if its mount is still there. */
+async function adopt(options: ConnectionOptions): Promise<Connection | undefined> {
+  const {keeper, name, mountpoint, log} = options
+  const held = await keeper?.take(name)
+  if (!held) return undefined
+  const note = parseNote(held.note)
+  const mounted = await findMount(mountpoint)
+  if (note && note.mountpoint === mountpoint && mounted?.type === TYPE && mounted.device === note.device) {
+    log.info({mountpoint}, 'took over a FUSE mount')
+    return connectionOf(held.fd, note.negotiated, true, options)
+  }
+  log.warn({mountpoint}, 'the FUSE mount of an earlier process is gone')
+  closeSync(held.fd)
+  await keeper?.drop(name)
+  return undefined
+}
+
+function parseNote(text: string): Note | undefined {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}
+
+/** Makes the mount point a directory, without what a killed process may have left mounted there. */
+async function clearMountpoint({mountpoint, log}: ConnectionOptions): Promise<void> {
+  for (let left = await findMount(mountpoint); left?.type === TYPE; left = await findMount(mountpoint)) {
+    log.warn({mountpoint}, 'detaching a FUSE mount that nobody serves')
+    unmount(mountpoint, MNT_DETACH | UMOUNT_NOFOLLOW)
+  }
+  await mkdir(mountpoint, {recursive: true, mode: 0o700})
+}
+
+function openDevice(): number {
+  try {
+    return openSync('/dev/fuse', 'r+')
+  } catch (cause) {
+    const code = (cause as NodeJS.ErrnoException).code === 'EACCES' ? 'permission-denied' : 'unsupported'
+    throw new CodedError(code, `Cannot open /dev/fuse: ${describeError(cause)}`, {cause})
+  }
+}
+
+function mountAndNegotiate(fd: number, options: ConnectionOptions): Negotiated {
+  const {mountpoint: target, name} = options
+  const flags = MS_RDONLY | MS_NOSUID | MS_NODEV | (options.exec ? 0 : MS_NOEXEC)
+  // default_permissions: the kernel checks modes, so that allow_other allows no more than they say.
+  const data = `fd=${fd},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions,max_read=${MAX_READ}`
+  mount({source: name, target, type: TYPE, flags, data})
+  try {
+    // mount(2) has queued INIT, so that this does not block; nothing else comes before it is answered.
+    const buffer = Buffer.alloc(REQUEST_BUFFER_SIZE)
+    const request = parseRequest(buffer.subarray(0, readSync(fd, buffer, 0, buffer.length, null)))
+    const wishes = {readAhead: 1024 * options.readAheadKb, passthrough: options.passthrough}
+    const answer = request?.opcode === OPCODE.init ? negotiate(request, wishes) : undefined
+    if (!request || !answer) {
+      throw new CodedError('unsupported', "Cannot serve FUSE: this kernel's protocol is too old")
+    }
+    const header = Buffer.alloc(OUT_HEADER_SIZE)
+    putReplyHeader(header, request.unique, 0, answer.body.length)
+    writevSync(fd, [header, answer.body])
+    return answer.negotiated
+  } catch (error) {
+    detach(target)
+    throw error
+  }
+}
+
+/** INIT can only lower the kernel's default of 128 KiB; the mount's own setting raises it. */
+function raiseReadAhead(device: string, {readAheadKb, log}: ConnectionOptions): void {
+  try {
+    writeFileSync(`/sys/class/bdi/${device}/read_ahead_kb`, String(readAheadKb))
+  } catch (error) {
+    // In a container /sys may be read-only: reads are smaller then.
+    log.debug({device, error: describeError(error)}, 'cannot raise the readahead of a FUSE mount')
+  }
+}
+
+function connectionOf(
+  fd: number,
+  negotiated: Negotiated,
+  adopted: boolean,
+  {keeper, name, mountpoint}: ConnectionOptions,
+): Connection {
+  return {
+    fd,
+    negotiated,
+    adopted,
+    close: async how => {
+      // Detaching needs no answer of ours. Closing the last descriptor ends whatever still waits with an error.
+      if (how === 'unmount') detach(mountpoint)
+      closeSync(fd)
+      if (how === 'unmount') await keeper?.drop(name)
+    },
+  }
+}
+
+/** Unmounts, also while it is in use. */
+function detach(mountpoint: string): void {
+  try {
+    unmount(mountpoint, MNT_DETACH | UMOUNT_NOFOLLOW)
+  } catch {
+    // It is not mounted any more.
+  }
+}

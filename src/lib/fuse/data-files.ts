@@ -1,0 +1,75 @@
+// The file system of the lazy data files, which EROFS mounts name as their `device=`: one for the whole daemon, however
+// many layers there are.
+
+import {join} from 'node:path'
+import {dropCache} from '../native/system-calls.ts'
+import {nodeIdOf} from './data-handler.ts'
+import type {Keeper} from './keeper.ts'
+import {encodeInvalidateEntry, encodeInvalidateInode, ROOT_NODE} from './protocol.ts'
+import {type FuseLog, type LazyDevice, openSession} from './session.ts'
+
+export interface DataFileSystemOptions {
+  /** An absolute path without symlinks; made when it is not there. */
+  readonly mountpoint: string
+  /** Threads that answer. 3 by default. */
+  readonly workers?: number
+  /** How long a reader waits for data before it gets EIO. 30 seconds by default. */
+  readonly deadlineMs?: number
+  /** KiB that the kernel reads ahead of a sequential reader. 1024 by default. */
+  readonly readAheadKb?: number
+  /** Without one, the mount dies with this process. */
+  readonly keeper?: Keeper | undefined
+  readonly log: FuseLog
+}
+
+export interface DataFileSystem {
+  /** True when the mount is an earlier process's: once all its devices have been added, call `resume`. */
+  readonly adopted: boolean
+  /** Serves a device; returns the path of its file. Adding it again changes nothing. */
+  add(device: LazyDevice): Promise<string>
+  /** Ends the serving of a device that no mount uses any more. */
+  remove(name: string): Promise<void>
+  /** Gives back the page cache's copies of the file and of the sparse file behind it; file systems above keep theirs. */
+  trim(name: string): Promise<void>
+  /** Lets requests that an earlier process left unanswered come again. Before, those about unknown devices wait. */
+  resume(): void
+  /** `leave` leaves mount and descriptor to the next process, if there is a keeper; `unmount` ends both. */
+  close(how: 'leave' | 'unmount'): Promise<void>
+}
+
+export async function openDataFileSystem(options: DataFileSystemOptions): Promise<DataFileSystem> {
+  const {mountpoint, keeper, log} = options
+  const session = await openSession({
+    kind: 'data',
+    name: 'data',
+    mountpoint,
+    workers: options.workers ?? 3,
+    deadlineMs: options.deadlineMs ?? 30_000,
+    readAheadKb: options.readAheadKb ?? 1024,
+    // The kernel reads the data files for EROFS, on which overlayfs must still fit.
+    passthrough: false,
+    exec: false,
+    keeper,
+    log,
+  })
+  return {
+    adopted: session.connection.adopted,
+    add: async device => {
+      session.add(device, {})
+      return join(mountpoint, device.name)
+    },
+    remove: async name => {
+      await session.delete(name)
+      // Names and inodes are valid for ever, unless it is said otherwise.
+      await session.notify(encodeInvalidateEntry(ROOT_NODE, Buffer.from(name)))
+      await session.notify(encodeInvalidateInode(nodeIdOf(name)))
+    },
+    trim: async name => {
+      await session.notify(encodeInvalidateInode(nodeIdOf(name)))
+      const device = session.device(name)
+      if (device) dropCache(device.fd)
+    },
+    resume: () => session.resume(),
+    close: how => session.close(how),
+  }
+}

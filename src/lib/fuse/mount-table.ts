@@ -1,0 +1,32 @@
+// What is mounted at a path, found without touching the file system that is mounted there: its server may be gone.
+
+import {readFile} from 'node:fs/promises'
+
+export interface MountedHere {
+  /** `major:minor`. */
+  readonly device: string
+  readonly type: string
+}
+
+/** The topmost mount at exactly `mountpoint`; undefined when nothing is. */
+export async function findMount(mountpoint: string): Promise<MountedHere | undefined> {
+  return parseMountinfo(await readFile('/proc/self/mountinfo', 'latin1'), mountpoint)
+}
+
+/** The last mount at `mountpoint` in a proc_pid_mountinfo(5) file, read as Latin-1. */
+export function parseMountinfo(mountinfo: string, mountpoint: string): MountedHere | undefined {
+  // Fields: id, parent, major:minor, root, mount point, options, any number of tags, "-", type, source, …
+  const wanted = Buffer.from(mountpoint).toString('latin1')
+  for (const line of mountinfo.split('\n').reverse()) {
+    const fields = line.split(' ')
+    if (fields[4] === undefined || decodePath(fields[4]) !== wanted) continue
+    const type = fields[fields.indexOf('-', 6) + 1]
+    if (type !== undefined) return {device: fields[2]!, type}
+  }
+  return undefined
+}
+
+/** Spaces, tabs, newlines and backslashes are written as three octal digits. */
+function decodePath(path: string): string {
+  return path.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)))
+}

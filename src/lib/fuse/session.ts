@@ -1,0 +1,151 @@
+// One FUSE session: a connection to the kernel, worker threads that answer from a table of lazy devices, and the main
+// thread, which answers what needs the network, what is not known yet, and what readers give up on.
+
+import {closeSync, openSync, write} from 'node:fs'
+import {promisify} from 'node:util'
+import pLimit from 'p-limit'
+import {CodedError, describeError} from '../errors/coded-error.ts'
+import {type Connection, type ConnectionOptions, openConnection} from './connection.ts'
+import {createDeferredRequests} from './deferred-requests.ts'
+import {encodeResend} from './protocol.ts'
+import type {HandlerKind, SharedDevice, TableEntry} from './request-handler.ts'
+import {startWorkers} from './worker-pool.ts'
+
+/** What serves one lazy device. */
+export interface LazyDevice {
+  /** A file name of `[0-9a-f-]`, the same after every restart: inode numbers derive from it alone. */
+  readonly name: string
+  /** Bytes; a multiple of 4096. */
+  readonly size: number
+  /** The sparse file that blocks which are present are read from. */
+  readonly path: string
+  /** One bit for each block of 4096 bytes, as `wrapChunkBitmap(present, size / 4096)` reads it; set after the bytes are. */
+  readonly present: SharedArrayBuffer
+  /**
+   * Exactly `length` bytes; fetches, verifies and stores what is missing. What it throws, the reader gets as EIO. The
+   * signal aborts when nobody waits any longer.
+   */
+  read(offset: number, length: number, call: {readonly signal: AbortSignal}): Promise<Uint8Array>
+}
+
+/** What a session tells its log. */
+export interface FuseLog {
+  info(fields: Readonly<Record<string, unknown>>, message: string): void
+  warn(fields: Readonly<Record<string, unknown>>, message: string): void
+  debug(fields: Readonly<Record<string, unknown>>, message: string): void
+}
+
+export interface SessionOptions extends ConnectionOptions {
+  readonly kind: HandlerKind
+  /** Threads that answer; each costs some 5 MB. */
+  readonly workers: number
+  /** How long a reader waits for data, in milliseconds, before it gets EIO. */
+  readonly deadlineMs: number
+}
+
+export interface Session<Entry extends TableEntry> {
+  readonly connection: Connection
+  /** Serves `device`; `extra` is what this kind of file system needs besides. Does nothing for a name that is there. */
+  add(device: LazyDevice, extra: Omit<Entry, 'device'>): SharedDevice
+  /** Ends the serving of a device; who still waits for its data gets EIO. */
+  delete(name: string): Promise<void>
+  device(name: string): SharedDevice | undefined
+  /** Sends a notification; resolves when the kernel has acted on it, which may have to wait for READs to be answered. */
+  notify(message: Buffer): Promise<void>
+  /** After a restart, once all devices have been added: asks the kernel for the requests that the last server lost. */
+  resume(): void
+  /** `leave` keeps the mount for the next daemon, where a keeper holds the descriptor; otherwise it is unmounted. */
+  close(how: 'leave' | 'unmount'): Promise<void>
+}
+
+const writeAsync = promisify(write)
+
+/** Opens a session at `mountpoint`: the one that the keeper holds under `name`, else a new one. */
+export async function openSession<Entry extends TableEntry>(
+  options: SessionOptions,
+): Promise<Session<Entry>> {
+  const {kind, log, mountpoint} = options
+  const connection = await openConnection(options)
+  const session = connection.fd
+  const shared = new Map<string, SharedDevice>()
+  const oneAtATime = pLimit(1)
+  const deferred = createDeferredRequests({
+    session,
+    kind,
+    log,
+    deadlineMs: options.deadlineMs,
+    waitForEntries: connection.adopted,
+  })
+  const pool = await startWorkers({
+    session,
+    kind,
+    workers: options.workers,
+    onRequest: bytes => deferred.handle(bytes),
+    onProblem: problem => log.warn({mountpoint, error: problem}, 'cannot answer a FUSE request'),
+    onGone: () => log.warn({mountpoint}, 'the FUSE file system was unmounted by somebody else, or aborted'),
+  }).catch(async error => {
+    await connection.close(connection.adopted ? 'leave' : 'unmount')
+    throw error
+  })
+  // A process that exits waits for its threads, which wait for the kernel.
+  process.once('exit', pool.stopNow)
+
+  const remove = async (name: string): Promise<void> => {
+    const device = shared.get(name)
+    if (!device) return
+    shared.delete(name)
+    await Promise.all([pool.delete(name), deferred.delete(name)])
+    closeSync(device.fd)
+  }
+
+  return {
+    connection,
+    add: (device, extra) => {
+      const known = shared.get(device.name)
+      if (known) return known
+      const entry = {device: openDevice(device)}
+      shared.set(device.name, entry.device)
+      pool.put({...extra, ...entry})
+      deferred.put({...extra, ...entry}, device)
+      return entry.device
+    },
+    delete: remove,
+    device: name => shared.get(name),
+    // In the thread pool, because it may block until the main thread has answered a READ; one at a time, to leave the
+    // pool's other threads to their work.
+    notify: message =>
+      oneAtATime(async () => {
+        await writeAsync(session, message).catch(ignoreUnknownNode)
+      }),
+    resume: () => {
+      deferred.stopWaiting()
+      if (connection.adopted && connection.negotiated.resend) void writeAsync(session, encodeResend())
+    },
+    close: async how => {
+      await pool.stop()
+      process.removeListener('exit', pool.stopNow)
+      await deferred.close(how === 'leave' && connection.negotiated.resend ? 'abandon' : 'fail')
+      await connection.close(how)
+      for (const device of shared.values()) closeSync(device.fd)
+      shared.clear()
+    },
+  }
+}
+
+function openDevice({name, size, path, present}: LazyDevice): SharedDevice {
+  if (!/^[0-9a-f-]{1,255}$/.test(name) || size % 4096 !== 0) {
+    throw new CodedError('invalid-argument', `Cannot serve device ${JSON.stringify(name)} of ${size} bytes`)
+  }
+  try {
+    return {name, size, fd: openSync(path, 'r'), present}
+  } catch (cause) {
+    throw new CodedError('internal', `Cannot open the data of device "${name}": ${describeError(cause)}`, {
+      cause,
+    })
+  }
+}
+
+/** The kernel says ENOENT when it does not know the inode or the name, so that there is nothing to forget. */
+function ignoreUnknownNode(error: NodeJS.ErrnoException): void {
+  if (error.code !== 'ENOENT') throw error
+}
