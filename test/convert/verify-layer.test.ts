@@ -2,7 +2,7 @@ import {gzipSync} from 'node:zlib'
 import {describe, expect, it} from 'vitest'
 import {verifyLayer} from '../../src/lib/convert/verify-layer.ts'
 import {codeOf} from '../../src/lib/errors/coded-error.ts'
-import {estargzCompressor} from '../../src/lib/estargz/compressor.ts'
+import {embeddedToc, estargzCompressor} from '../../src/lib/estargz/compressor.ts'
 import type {FindingKind} from '../../src/lib/estargz/finding.ts'
 import {encodeLegacyFooter, FOOTER_SIZE, parseFooter} from '../../src/lib/estargz/footer.ts'
 import {isEstargzLayer} from '../../src/lib/estargz/is-estargz-layer.ts'
@@ -44,7 +44,7 @@ async function withToc(change: (entries: TocEntry[]) => TocEntry[], tar = TAR): 
   const layer = await convertTar(tar)
   const {toc, dataEnd} = await openLayer(memoryBlob(layer.bytes), {where: 'the layer'})
   const json = encodeToc(change([...toc.entries]))
-  const {blobPieces} = await estargzCompressor(6).finish(json, dataEnd, codec)
+  const {blobPieces} = await embeddedToc(json, dataEnd, {level: 6, codec})
   const bytes = Buffer.concat([layer.bytes.subarray(0, dataEnd), ...blobPieces])
   const annotations = {[TOC_DIGEST]: digestOf(json)}
   return resealed({bytes, descriptor: {...layer.descriptor, annotations}}, bytes)

@@ -1,23 +1,45 @@
 // The pair that a lazily readable layer format is made of. Planning, compressing in parallel and reading know nothing of
 // a format but this; embedded-TOC eStargz, external TOC and zstd:chunked are implementations.
 
+import type {LayerPlan} from '../estargz/plan-layer.ts'
+import type {PlacedUnits} from '../estargz/toc-of-plan.ts'
+import type {CallOptions} from '../oci/content-store.ts'
 import type {Descriptor} from '../oci/descriptor.ts'
 import type {Digest} from '../oci/digest.ts'
-import type {BulkCodec, MemberKind} from './codec.ts'
+import type {BulkCodec, MemberKind, Spool} from './codec.ts'
 
-/** How a layer is written: members of one kind, and an ending that leads readers to the TOC. */
+/** How a layer is written: members of one kind, a TOC, and an ending that leads readers to it. */
 export interface Compressor {
   readonly memberKind: MemberKind
   readonly level: number
-  /** What follows the last member. `tocOffset` is where in the blob it starts; `toc` is the TOC's JSON. */
-  finish(toc: Uint8Array, tocOffset: number, codec: BulkCodec): Promise<LayerEnding>
+  /** Begins a layer, before its members are compressed: what a format needs of the tar besides is made at the same time. */
+  begin(layer: LayerToWrite, options?: CallOptions): LayerFinisher
+}
+
+/** A layer whose members are about to be compressed. */
+export interface LayerToWrite {
+  readonly plan: LayerPlan
+  /** Largest payload of a chunk, bytes. */
+  readonly chunkSize: number
+  readonly spool: Spool
+  readonly codec: BulkCodec
+}
+
+/** One layer under way. Disposing waits for what was begun, so that the spool can be released. */
+export interface LayerFinisher extends AsyncDisposable {
+  /** What follows the last member, once all have their places. `dataSize` is where in the blob it starts. */
+  finish(placed: PlacedUnits, dataSize: number): Promise<LayerEnding>
 }
 
 export interface LayerEnding {
+  /** The TOC's JSON. */
+  readonly toc: Uint8Array
   /** The rest of the blob, in pieces. */
   readonly blobPieces: readonly Uint8Array[]
   /** What `blobPieces` decompress to: the rest of the layer's tar, which its DiffID covers. */
   readonly tarPieces: readonly Uint8Array[]
+  /** What the layer's descriptor tells its readers. */
+  readonly annotations: Readonly<Record<string, string>>
   /** A TOC that is kept outside of the layer: a gzip'ed tar, one layer of the TOC image. */
   readonly detachedToc?: Uint8Array
 }

@@ -4,15 +4,8 @@ import type {BulkCodec} from '../compression/codec.ts'
 import type {Compressor} from '../compression/layer-format.ts'
 import {CodedError} from '../errors/coded-error.ts'
 import {DEFAULT_CHUNK_SIZE, type LayerPlan, planLayer} from '../estargz/plan-layer.ts'
-import {encodeToc} from '../estargz/toc.ts'
-import {tocOfPlan} from '../estargz/toc-of-plan.ts'
 import {digestOf} from '../io/sha256.ts'
-import {
-  CONTAINERD_UNCOMPRESSED,
-  TOC_DIGEST,
-  UNCOMPRESSED_SIZE,
-  withoutLazyAnnotations,
-} from '../oci/annotations.ts'
+import {CONTAINERD_UNCOMPRESSED, UNCOMPRESSED_SIZE, withoutLazyAnnotations} from '../oci/annotations.ts'
 import type {CallOptions, ContentStore} from '../oci/content-store.ts'
 import {type Descriptor, withAnnotations} from '../oci/descriptor.ts'
 import type {Digest} from '../oci/digest.ts'
@@ -45,7 +38,7 @@ export interface ConvertLayerOptions extends CallOptions {
 
 /** A layer that was written to the target. */
 export interface ConvertedBlob {
-  /** With the annotations of the source and those of eStargz. */
+  /** With the annotations of the source and those of the format. */
   readonly descriptor: Descriptor
   readonly diffId: Digest
   readonly tocDigest: Digest
@@ -108,6 +101,7 @@ async function writeLayer(
   const {codec, compressor, target, source} = options
   const mediaType = layerMediaType(compressor.memberKind, options.family)
   await using blob = await target.write({mediaType}, options)
+  await using finisher = compressor.begin({plan, chunkSize: options.chunkSize, spool, codec}, options)
   const writer = createLayerWriter({blob, codec, spool, plan})
   const members = compressPlan(spool, plan.units, {
     codec,
@@ -121,9 +115,7 @@ async function writeLayer(
     options.onBytes?.(progressAt(source.size, writer.tarSize() / Math.max(1, spool.size)))
   }
   const placed = writer.placedUnits()
-  const toc = encodeToc(tocOfPlan(plan, options.chunkSize, placed))
-  const tocDigest = digestOf(toc)
-  const ending = await compressor.finish(toc, writer.blobSize(), codec)
+  const ending = await finisher.finish(placed, writer.blobSize())
   const written = await writer.writeEnding(ending)
   if (options.lossless) checkUnchanged(written, {size: spool.size, diffId: options.diffId})
   options.signal?.throwIfAborted()
@@ -134,11 +126,11 @@ async function writeLayer(
   return {
     descriptor: withAnnotations(
       {...withoutLazyAnnotations(source), mediaType, digest: written.digest, size: written.size},
-      {[TOC_DIGEST]: tocDigest, [UNCOMPRESSED_SIZE]: String(written.uncompressedSize)},
+      {...ending.annotations, [UNCOMPRESSED_SIZE]: String(written.uncompressedSize)},
     ),
     diffId: written.diffId,
-    tocDigest,
-    tocSize: toc.length,
+    tocDigest: digestOf(ending.toc),
+    tocSize: ending.toc.length,
     uncompressedSize: written.uncompressedSize,
     counts: {
       entries: plan.entries.length,

@@ -5,7 +5,7 @@ import {decodeByteText, encodeByteText} from '../io/byte-text.ts'
 import type {HeaderBlock} from './header.ts'
 import {checkPathLimits, cleanPath} from './path.ts'
 import {encodePaxHeader, type PaxRecords, parsePaxInteger, parsePaxTime} from './pax.ts'
-import type {TarEntry, TarEntryType, TarLimits} from './tar-entry.ts'
+import type {TarEntry, TarEntryType, TarLimits, TarTime} from './tar-entry.ts'
 
 /** What headers before an entry's own block say about it. */
 export interface HeaderExtensions {
@@ -54,8 +54,15 @@ export function entryFromHeaders(
   if (path === '' && type !== 'dir') {
     throw new CodedError('corrupt', `Cannot read ${described}: the root can only be a directory`)
   }
-  const mtime = records.get('mtime')
-  const time = mtime?.length ? parsePaxTime(mtime, 'mtime', where) : {seconds: header.mtime, nanoseconds: 0}
+  const time = (key: 'mtime' | 'atime' | 'ctime'): TarTime | undefined => {
+    const value = records.get(key)
+    if (value?.length) return parsePaxTime(value, key, where)
+    const seconds = header[key]
+    return seconds === undefined ? undefined : {seconds, nanoseconds: 0}
+  }
+  const modified = time('mtime')!
+  const accessed = time('atime')
+  const changed = time('ctime')
   return {
     type,
     name,
@@ -66,8 +73,10 @@ export function entryFromHeaders(
     gid: integer('gid', header.gid),
     userName: text('uname', header.userName),
     groupName: text('gname', header.groupName),
-    mtimeSeconds: time.seconds,
-    mtimeNanoseconds: time.nanoseconds,
+    mtimeSeconds: modified.seconds,
+    mtimeNanoseconds: modified.nanoseconds,
+    ...(accessed ? {accessTime: accessed} : {}),
+    ...(changed ? {changeTime: changed} : {}),
     devMajor: header.devMajor,
     devMinor: header.devMinor,
     xattrs: xattrsOf(records, limits, described),

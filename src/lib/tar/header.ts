@@ -2,7 +2,7 @@
 //
 // Layout (offset, size): name 0,100 · mode 100,8 · uid 108,8 · gid 116,8 · size 124,12 · mtime 136,12 · checksum 148,8 ·
 // typeflag 156,1 · linkname 157,100 · magic 257,6 · version 263,2 · uname 265,32 · gname 297,32 · devmajor 329,8 ·
-// devminor 337,8 · prefix 345,155 (star: 131; GNU: other fields).
+// devminor 337,8 · prefix 345,155 (star: 131; GNU: atime 345,12 · ctime 357,12).
 
 import {CodedError} from '../errors/coded-error.ts'
 import {decodeByteText, encodeByteText} from '../io/byte-text.ts'
@@ -16,6 +16,9 @@ export interface HeaderBlock {
   readonly gid: number
   readonly size: number
   readonly mtime: number
+  /** Of GNU archives that have them. */
+  readonly atime?: number
+  readonly ctime?: number
   /** One character; `\0` in V7 archives. */
   readonly typeflag: string
   readonly linkName: string
@@ -57,6 +60,7 @@ export function parseHeaderBlock(block: Uint8Array, where: string): HeaderBlock 
     gid: number(116, 8, 'gid'),
     size: number(124, 12, 'size'),
     mtime: number(136, 12, 'mtime'),
+    ...(isGnu && (block[345] || block[357]) ? gnuTimes(block) : {}),
     typeflag: String.fromCharCode(block[156]!),
     linkName: text(block, 157, 100),
     userName: isUstar || isGnu ? text(block, 265, 32) : '',
@@ -64,6 +68,15 @@ export function parseHeaderBlock(block: Uint8Array, where: string): HeaderBlock 
     devMajor: isUstar || isGnu ? number(329, 8, 'devmajor') : 0,
     devMinor: isUstar || isGnu ? number(337, 8, 'devminor') : 0,
   }
+}
+
+/** Old writers put a long name's prefix there, whatever the magic says: that is no time, and no error, as in Go. */
+function gnuTimes(block: Uint8Array): Pick<HeaderBlock, 'atime' | 'ctime'> {
+  const atime = block[345] ? tryParseNumber(block.subarray(345, 357)) : undefined
+  const ctime = block[357] ? tryParseNumber(block.subarray(357, 369)) : undefined
+  const isValid = (!block[345] || atime !== undefined) && (!block[357] || ctime !== undefined)
+  if (!isValid) return {}
+  return {...(atime === undefined ? {} : {atime}), ...(ctime === undefined ? {} : {ctime})}
 }
 
 /** A ustar block for a short name: landmarks, the TOC, and our own PAX headers. */
@@ -112,11 +125,15 @@ function checkChecksum(block: Uint8Array, where: string): void {
 
 /** A numeric field: octal text, or base-256 (two's complement, GNU) when the top bit of the first byte is set. */
 function parseNumber(field: Uint8Array, name: string, where: string): number {
-  const value = field[0]! & 0x80 ? parseBase256(field) : parseOctal(field)
+  const value = tryParseNumber(field)
   if (value === undefined) {
     throw new CodedError('corrupt', `Cannot read ${where}: its ${name} field is not a number`)
   }
   return value
+}
+
+function tryParseNumber(field: Uint8Array): number | undefined {
+  return field[0]! & 0x80 ? parseBase256(field) : parseOctal(field)
 }
 
 function parseBase256(field: Uint8Array): number | undefined {

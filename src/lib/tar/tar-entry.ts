@@ -21,6 +21,9 @@ export interface TarEntry {
   /** Modification time: whole seconds since the epoch (may be negative), and nanoseconds 0–999999999 after them. */
   readonly mtimeSeconds: number
   readonly mtimeNanoseconds: number
+  /** Times of the last access and change, which few archives have. */
+  readonly accessTime?: TarTime
+  readonly changeTime?: TarTime
   readonly devMajor: number
   readonly devMinor: number
   /** Extended attributes with their exact bytes; undefined when there are none. */
@@ -35,6 +38,12 @@ export interface TarEntry {
   readonly foldedHeader: Uint8Array | undefined
   /** Payload size; 0 unless `type` is `reg`. */
   readonly size: number
+}
+
+/** Whole seconds since the epoch (may be negative), and nanoseconds 0–999999999 after them. */
+export interface TarTime {
+  readonly seconds: number
+  readonly nanoseconds: number
 }
 
 /** Where the payload of an entry starts. */
