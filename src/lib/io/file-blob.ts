@@ -2,7 +2,7 @@
 
 import {type FileHandle, open} from 'node:fs/promises'
 import {CodedError, hasCode} from '../errors/coded-error.ts'
-import type {CallOptions, OpenBlob} from '../oci/content-store.ts'
+import type {BlobSource, CallOptions, OpenBlob} from '../oci/content-store.ts'
 import type {Descriptor} from '../oci/descriptor.ts'
 import {verifyStream} from './verified-stream.ts'
 
@@ -37,6 +37,24 @@ export async function openFileBlob(
   } catch (error) {
     await file.close()
     throw error
+  }
+}
+
+/** Opens a whole file whose digest nobody knows. Throws `not-found`. */
+export async function openFile(path: string): Promise<BlobSource & AsyncDisposable> {
+  const file = await open(path, 'r')
+  const {size} = await file.stat().catch(async error => {
+    await file.close()
+    throw error
+  })
+  return {
+    size,
+    async read(offset, length, {signal} = {}) {
+      signal?.throwIfAborted()
+      checkRange(offset, length, size, path)
+      return readFully(file, offset, length, path)
+    },
+    [Symbol.asyncDispose]: () => file.close(),
   }
 }
 
@@ -79,12 +97,7 @@ function fileBlob(
     size,
     async read(offset, length, {signal} = {}) {
       signal?.throwIfAborted()
-      if (!isRange(offset, length, size)) {
-        throw new CodedError(
-          'invalid-argument',
-          `Cannot read ${length} bytes at offset ${offset} of ${name}: it has ${size}`,
-        )
-      }
+      checkRange(offset, length, size, name)
       return readFully(file, start + offset, length, name)
     },
     stream: (options = {}) => verifyStream(chunks(options), descriptor, where),
@@ -92,13 +105,12 @@ function fileBlob(
   }
 }
 
-function isRange(offset: number, length: number, size: number): boolean {
-  return (
-    Number.isSafeInteger(offset) &&
-    Number.isSafeInteger(length) &&
-    offset >= 0 &&
-    length >= 0 &&
-    offset + length <= size
+function checkRange(offset: number, length: number, size: number, name: string): void {
+  const isRange = Number.isSafeInteger(offset) && Number.isSafeInteger(length) && offset >= 0 && length >= 0
+  if (isRange && offset + length <= size) return
+  throw new CodedError(
+    'invalid-argument',
+    `Cannot read ${length} bytes at offset ${offset} of ${name}: it has ${size}`,
   )
 }
 
