@@ -8,7 +8,9 @@ import {type UnpackOptions, unpackImage} from '../lib/containerd/unpack.ts'
 import {labelledTarget} from '../lib/convert/distribution-source.ts'
 import type {PlatformSelection} from '../lib/convert/image-tree.ts'
 import {CodedError, hasCode} from '../lib/errors/coded-error.ts'
+import type {Descriptor} from '../lib/oci/descriptor.ts'
 import type {Digest} from '../lib/oci/digest.ts'
+import {listLazyLayers} from '../lib/snapshotter-client/snapshotter-client.ts'
 import {type PulledLayer, pullLazily} from '../lib/transport/lazy-pull.ts'
 import {canonicalImageName} from '../lib/transport/store-image.ts'
 import type {Session} from './session.ts'
@@ -56,16 +58,17 @@ export async function pullIntoSnapshots(
   const {address} = await findSnapshotter(store.client, snapshotter, {signal})
   const isRemote = address !== undefined || snapshotter.includes('stargz')
   if (!isRemote) say(`no layer will be lazy: the snapshotter "${snapshotter}" mounts none by itself`)
+  const reference = canonicalImageName(ref)
   const snapshots = {
     name: snapshotter,
     isRemote,
     unpack: (image: UnpackRequest) => unpackWhenReachable(store, image, {snapshotter, address, signal}),
-    explain: async () => undefined,
+    explain: (layer: Descriptor) => explainLayer(layer, {address, reference, signal}),
   }
   const image = await session.watch(onProgress =>
     pullLazily({...source, resolve: () => root}, labelledTarget(place, ref), {
       platforms: request.platforms,
-      reference: canonicalImageName(ref),
+      reference,
       skipContentVerify: request.skipContentVerify,
       snapshots,
       onFetch: ({digest, mediaType}) => request.print(`fetching ${digest.slice(0, 15)}... ${mediaType}`),
@@ -91,6 +94,21 @@ export async function pullIntoSnapshots(
 
 function describeFetched({descriptor, index, count, reason}: PulledLayer): string {
   return `layer ${index + 1}/${count} ${descriptor.digest.slice(0, 19)} is not lazy: ${reason}`
+}
+
+/** Our own daemon tells; others do not, and their log must be read. */
+async function explainLayer(
+  {digest}: Descriptor,
+  {address, ...query}: {address: string | undefined; reference: string; signal: AbortSignal},
+): Promise<string | undefined> {
+  if (address === undefined) return undefined
+  try {
+    const layers = await listLazyLayers({address, ...query})
+    return layers.find(layer => layer.digest === digest && !layer.lazy)?.reason
+  } catch (error) {
+    if (hasCode(error, 'unsupported', 'unavailable')) return undefined
+    throw error
+  }
 }
 
 type UnpackRequest = Omit<UnpackOptions, 'snapshotter'>
