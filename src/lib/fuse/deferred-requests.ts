@@ -10,6 +10,7 @@ import {type FuseRequest, OPCODE, parseInterrupt, parseRequest} from './protocol
 import {createReplier, EIO, lengthWithin} from './reply.ts'
 import type {HandlerKind, RequestHost, TableEntry} from './request-handler.ts'
 import type {FuseLog, LazyDevice} from './session.ts'
+import type {StateFiles} from './tree-handler.ts'
 
 const {EINTR, ENOENT, ESTALE} = constants.errno
 
@@ -31,6 +32,7 @@ export interface DeferredOptions {
   readonly deadlineMs: number
   /** After a restart: requests about unknown things wait until these are added. */
   readonly waitForEntries: boolean
+  readonly stateFiles?: StateFiles | undefined
   readonly log: FuseLog
 }
 
@@ -66,7 +68,7 @@ export function createDeferredRequests(options: DeferredOptions): DeferredReques
       else replier.replyError(request, request.opcode === OPCODE.lookup ? ENOENT : ESTALE)
     },
   }
-  const handler = createHandler(options.kind, host)
+  const handler = createHandler(options.kind, host, options.stateFiles)
 
   const startFetch = (request: FuseRequest, device: LazyDevice, offset: number, length: number): Fetch => {
     const controller = new AbortController()

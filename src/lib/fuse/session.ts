@@ -9,6 +9,7 @@ import {type Connection, type ConnectionOptions, openConnection} from './connect
 import {createDeferredRequests} from './deferred-requests.ts'
 import {encodeResend} from './protocol.ts'
 import type {HandlerKind, SharedDevice, TableEntry} from './request-handler.ts'
+import type {StateFiles} from './tree-handler.ts'
 import {startWorkers} from './worker-pool.ts'
 
 /** What serves one lazy device. */
@@ -41,6 +42,8 @@ export interface SessionOptions extends ConnectionOptions {
   readonly workers: number
   /** How long a reader waits for data, in milliseconds, before it gets EIO. */
   readonly deadlineMs: number
+  /** Of trees: the files that change. */
+  readonly stateFiles?: StateFiles
 }
 
 export interface Session<Entry extends TableEntry> {
@@ -75,6 +78,7 @@ export async function openSession<Entry extends TableEntry>(
     log,
     deadlineMs: options.deadlineMs,
     waitForEntries: connection.adopted,
+    stateFiles: options.stateFiles,
   })
   const pool = await startWorkers({
     session,

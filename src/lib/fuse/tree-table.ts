@@ -78,6 +78,11 @@ export function sizeOf(table: TreeTable, inode: number, field: number): number {
   return wordOf(table, inode, field) + wordOf(table, inode, field + 1) * 2 ** 32
 }
 
+/** The time of modification, seconds since the epoch: negative before it. */
+export function secondsOf(table: TreeTable, inode: number): number {
+  return wordOf(table, inode, MTIME) + (wordOf(table, inode, MTIME + 1) | 0) * 2 ** 32
+}
+
 export function isDirectory(table: TreeTable, inode: number): boolean {
   return (wordOf(table, inode, MODE) & TYPE_MASK) === TYPE_DIRECTORY
 }
