@@ -199,7 +199,7 @@ describe('mirrors', () => {
     const missing = {mediaType: 'x', digest: origin.addBlob('other', sampleBytes(5)).digest, size: 5}
     await expect(readAll(await repository.openBlob(missing))).rejects.toMatchObject({
       code: 'not-found',
-      message: /before that: 127\.0\.0\.1:/,
+      message: /other hosts: 127\.0\.0\.1:/,
     })
   })
 

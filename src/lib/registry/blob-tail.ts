@@ -3,11 +3,9 @@
 import {CodedError} from '../errors/coded-error.ts'
 import type {CallOptions} from '../oci/content-store.ts'
 import type {Digest} from '../oci/digest.ts'
-import {endpointUrl} from './endpoint.ts'
-import {firstOf} from './fallback.ts'
+import {requestBlob} from './blob-hosts.ts'
 import type {HttpResponse} from './http.ts'
 import type {RepositoryLocation} from './location.ts'
-import {errorFromResponse} from './registry-error.ts'
 
 /** A blob's size, and its last bytes; none where the host does not give them. */
 export interface BlobTail {
@@ -19,23 +17,16 @@ export interface BlobTail {
  * Asks for the last `length` bytes of a blob (RFC 9110, 14.1.2: a suffix range). A host that ignores ranges still tells
  * the size, and its bytes are taken only where they are all of a blob not larger than `length`. Nothing is verified.
  */
-export function fetchBlobTail(
+export async function fetchBlobTail(
   location: RepositoryLocation,
   digest: Digest,
   length: number,
   call: CallOptions,
 ): Promise<BlobTail> {
-  const {session, endpoints, scopes, name} = location
-  const action = `read the end of blob ${digest} of ${name}`
-  return firstOf(endpoints, 'pull', {...call, retry: session.retry}, async (endpoint, attempts) => {
-    const url = endpointUrl(endpoint, `blobs/${digest}`)
-    const headers = {range: `bytes=-${length}`}
-    const request = {method: 'GET', url, headers, scopes, action, attempts} as const
-    const response = await session.send(endpoint, request, call)
-    if (response.status === 206) return readPart(response, length, action)
-    if (response.status === 200) return readAll(response, length, action)
-    throw await errorFromResponse(response, action)
-  })
+  const action = `read the end of blob ${digest} of ${location.name}`
+  const request = {range: `bytes=-${length}`, action, problemOf: () => undefined}
+  const {response} = await requestBlob(location, digest, request, call)
+  return response.status === 206 ? readPart(response, length, action) : readAll(response, length, action)
 }
 
 async function readPart(response: HttpResponse, length: number, action: string): Promise<BlobTail> {

@@ -4,20 +4,26 @@ import {CodedError, codeOf, messageOf} from '../errors/coded-error.ts'
 import {verifyStream} from '../io/verified-stream.ts'
 import type {CallOptions, OpenBlob} from '../oci/content-store.ts'
 import type {Descriptor} from '../oci/descriptor.ts'
-import {type Endpoint, endpointUrl} from './endpoint.ts'
-import {firstOf} from './fallback.ts'
+import {type BlobAnswer, distrust, requestBlob} from './blob-hosts.ts'
 import type {HttpResponse} from './http.ts'
 import type {RepositoryLocation} from './location.ts'
-import {errorFromConnection, errorFromResponse} from './registry-error.ts'
+import {errorFromConnection} from './registry-error.ts'
 import {pause, retryDelayMs} from './retry.ts'
 
 /** What a host does with Range headers, as far as has been seen. */
 export type RangeSupport = 'unknown' | 'honoured' | 'ignored'
 
+/** What reading a blob has cost so far: requests sent, with redirects and repetitions, and bytes of bodies received. */
+export interface Traffic {
+  readonly requests: number
+  readonly bytes: number
+}
+
 /** A registry's blob. Opening it makes no request: `not-found` is thrown by the first read. */
 export interface RegistryBlob extends OpenBlob {
   /** `ignored` means that every read costs a transfer from the blob's start. */
   readonly rangeSupport: RangeSupport
+  readonly traffic: Traffic
 }
 
 /** A resumed body that got this far, bytes, has made progress; less counts as another failure in a row. */
@@ -28,66 +34,35 @@ interface RangeBody {
   readonly parts: AsyncIterable<Uint8Array>
   /** False when the body runs on beyond what was asked for. */
   readonly exact: boolean
-  readonly url: URL
+  readonly answer: BlobAnswer
 }
 
 /** Opens a blob for reading; disposing it needs nothing. */
 export function openRegistryBlob(location: RepositoryLocation, descriptor: Descriptor): RegistryBlob {
-  const {session, endpoints, scopes, name} = location
+  const {session, name} = location
   const {digest, size} = descriptor
   const action = `read blob ${digest} of ${name}`
+  const traffic = {requests: 0, bytes: 0}
   let rangeSupport: RangeSupport = 'unknown'
-  /** Where the registry sent us last; asked first, so that a read costs one round trip. */
-  let redirect: {readonly url: URL; readonly endpoint: Endpoint} | undefined
 
-  async function openRange(offset: number, end: number, {signal}: CallOptions): Promise<RangeBody> {
-    const ranged = offset > 0 || end < size
-    const headers: Record<string, string> = ranged ? {range: `bytes=${offset}-${end - 1}`} : {}
-    if (redirect) {
-      const {url, endpoint} = redirect
-      const response = await session.send(endpoint, {method: 'GET', url, headers, scopes, action}, {signal})
-      if (response.status === 200 || response.status === 206) return accept(response, offset, end, ranged)
-      // Signed URLs expire; what is really wrong, if anything, the registry says when it is asked again.
-      redirect = undefined
-      await response.discard()
+  async function openRange(offset: number, end: number, call: CallOptions): Promise<RangeBody> {
+    const isRanged = offset > 0 || end < size
+    const request = {
+      range: isRanged ? `bytes=${offset}-${end - 1}` : undefined,
+      action,
+      problemOf: (response: HttpResponse) =>
+        response.status === 206 ? rangeProblem(response, offset, size) : sizeProblem(response, size),
+      onSend: () => void traffic.requests++,
     }
-    return firstOf(endpoints, 'pull', {retry: session.retry, signal}, async (endpoint, attempts) => {
-      const url = endpointUrl(endpoint, `blobs/${digest}`)
-      const request = {method: 'GET', url, headers, scopes, action, attempts} as const
-      const response = await session.send(endpoint, request, {signal})
-      if (response.status !== 200 && response.status !== 206) throw await refusal(response)
-      if (response.url.origin !== endpoint.origin) redirect = {url: response.url, endpoint}
-      return accept(response, offset, end, ranged)
-    })
-  }
-
-  async function refusal(response: HttpResponse): Promise<CodedError> {
-    const error = await errorFromResponse(response, action)
-    return response.status === 416
-      ? new CodedError('corrupt', `Cannot ${action}: it is shorter than its ${size} bytes`, {cause: error})
-      : error
-  }
-
-  /** Checks that a response is about the right bytes; hosts may ignore a Range, and then answer 200. */
-  async function accept(
-    response: HttpResponse,
-    offset: number,
-    end: number,
-    ranged: boolean,
-  ): Promise<RangeBody> {
-    const {url} = response
-    const problem =
-      response.status === 206 ? rangeProblem(response, offset, size) : sizeProblem(response, size)
-    if (problem) {
-      await response.discard()
-      throw new CodedError('corrupt', `Cannot ${action}: ${url.host} ${problem}`)
-    }
-    if (response.status === 206) {
+    const answer = await requestBlob(location, digest, request, call)
+    const {body, status} = answer.response
+    if (status === 206) {
       rangeSupport = 'honoured'
-      return {parts: response.body, exact: true, url}
+      return {parts: body, exact: lastByteOf(answer.response) === end - 1, answer}
     }
-    if (ranged) rangeSupport = 'ignored'
-    return {parts: skip(response.body, offset), exact: end === size, url}
+    // Hosts may ignore a Range.
+    if (isRanged) rangeSupport = 'ignored'
+    return {parts: skip(body, offset, traffic), exact: end === size, answer}
   }
 
   /** The bytes of [offset, end), over as many responses as it takes. */
@@ -97,10 +72,12 @@ export function openRegistryBlob(location: RepositoryLocation, descriptor: Descr
     while (position < end) {
       const started = position
       const body = await openRange(position, end, options)
+      const {url} = body.answer.response
       let failure: unknown
       try {
         for await (const part of body.parts) {
-          if (position + part.length > size) throw tooLong(body.url)
+          traffic.bytes += part.length
+          if (position + part.length > size) throw tooLong(url)
           const bytes = part.subarray(0, end - position)
           position += bytes.length
           if (bytes.length > 0) yield bytes
@@ -112,8 +89,10 @@ export function openRegistryBlob(location: RepositoryLocation, descriptor: Descr
         failure = error
       }
       if (position >= end) return
-      failures = position - started >= PROGRESS_BYTES ? 1 : failures + 1
-      if (failures >= session.retry.attempts) throw brokenOff(failure, position, body.url)
+      const hasProgressed = position - started >= PROGRESS_BYTES
+      if (!hasProgressed) distrust(location, digest, body.answer)
+      failures = hasProgressed ? 1 : failures + 1
+      if (failures >= session.retry.attempts) throw brokenOff(failure, position, url)
       await pause(retryDelayMs(session.retry, failures + 1), options)
     }
   }
@@ -137,6 +116,7 @@ export function openRegistryBlob(location: RepositoryLocation, descriptor: Descr
 
   return {
     size,
+    traffic,
     get rangeSupport() {
       return rangeSupport
     },
@@ -181,13 +161,21 @@ function sizeProblem(response: HttpResponse, size: number): string | undefined {
     : undefined
 }
 
-async function* skip(parts: AsyncIterable<Uint8Array>, count: number): AsyncGenerator<Uint8Array> {
+/** The last byte that a 206 says to hold. */
+function lastByteOf(response: HttpResponse): number {
+  return Number(/-(\d+)\//.exec(response.header('content-range') ?? '')?.[1])
+}
+
+async function* skip(
+  parts: AsyncIterable<Uint8Array>,
+  count: number,
+  traffic: {bytes: number},
+): AsyncGenerator<Uint8Array> {
   let left = count
   for await (const part of parts) {
-    if (left >= part.length) left -= part.length
-    else {
-      yield left > 0 ? part.subarray(left) : part
-      left = 0
-    }
+    const skipped = Math.min(left, part.length)
+    left -= skipped
+    traffic.bytes += skipped
+    if (skipped < part.length) yield part.subarray(skipped)
   }
 }

@@ -1,45 +1,55 @@
 // Trying a repository's endpoints in order: mirrors first, the origin last.
 
-import {CodedError, codeOf, messageOf} from '../errors/coded-error.ts'
+import {CodedError, codeOf, hasCode, messageOf} from '../errors/coded-error.ts'
 import type {CallOptions} from '../oci/content-store.ts'
 import type {Capability, Endpoint} from './endpoint.ts'
 import type {RepositoryLocation} from './location.ts'
-import type {RetryPolicy} from './retry.ts'
+import type {Session} from './session.ts'
 
-/** Attempts on a mirror while there is another host to go to. */
-const MIRROR_ATTEMPTS = 2
+/** Attempts on a host while there is another to go to. */
+export const FEW_ATTEMPTS = 2
 
 /**
- * The first success of `attempt` over the endpoints that have `capability`. Any failure but an abort moves on; when
- * all fail, the last host's error counts, because that is the origin, and the others are told with it.
+ * The first success of `attempt` over the endpoints that have `capability`, those that have failed lately last. Any
+ * failure but an abort moves on; when all fail, the origin's error counts, which is the last endpoint, and the others'
+ * are told with it.
  */
 export async function firstOf<T>(
   endpoints: readonly Endpoint[],
   capability: Capability,
-  {retry, signal}: CallOptions & {readonly retry: RetryPolicy},
+  {session, signal}: CallOptions & {readonly session: Pick<Session, 'retry' | 'health'>},
   attempt: (endpoint: Endpoint, attempts: number) => Promise<T>,
 ): Promise<T> {
+  const {retry, health} = session
   const able = endpoints.filter(endpoint => endpoint.capabilities.includes(capability))
-  const failures: string[] = []
-  for (const [index, endpoint] of able.entries()) {
-    const last = index === able.length - 1
+  const origin = able.at(-1)
+  const isFailing = new Map(able.map(endpoint => [endpoint, health.isFailing(endpoint.origin)]))
+  const failures = new Map<Endpoint, unknown>()
+  for (const endpoint of able.toSorted((a, b) => Number(isFailing.get(a)) - Number(isFailing.get(b)))) {
     try {
-      return await attempt(endpoint, last ? retry.attempts : Math.min(retry.attempts, MIRROR_ATTEMPTS))
+      const attempts = endpoint === origin ? retry.attempts : Math.min(retry.attempts, FEW_ATTEMPTS)
+      return await attempt(endpoint, attempts)
     } catch (error) {
       signal?.throwIfAborted()
-      if (last && failures.length === 0) throw error
-      if (last) {
-        throw new CodedError(codeOf(error), `${messageOf(error)} (before that: ${failures.join('; ')})`, {
-          cause: error,
-        })
-      }
-      failures.push(`${endpoint.host}: ${messageOf(error)}`)
+      failures.set(endpoint, error)
+      if (hasCode(error, 'unavailable')) health.fail(endpoint.origin)
     }
   }
+  if (origin) throw failureOf(origin, failures)
   throw new CodedError(
     'failed-precondition',
     `Cannot ${capability}: no configured host of ${endpoints[0]?.namespace ?? endpoints[0]?.host ?? 'the registry'} allows it`,
   )
+}
+
+function failureOf(origin: Endpoint, failures: ReadonlyMap<Endpoint, unknown>): unknown {
+  const error = failures.get(origin)
+  const others = [...failures].filter(([endpoint]) => endpoint !== origin)
+  if (others.length === 0) return error
+  const told = others.map(([{host}, failure]) => `${host}: ${messageOf(failure)}`)
+  return new CodedError(codeOf(error), `${messageOf(error)} (other hosts: ${told.join('; ')})`, {
+    cause: error,
+  })
 }
 
 /**

@@ -64,6 +64,13 @@ export interface HttpClientOptions {
   readonly proxy?: ProxySettings | undefined
 }
 
+/**
+ * Connections to one host. Each costs both ends a handshake, so a burst of small reads shares these; one that many
+ * long downloads fill is rare, and the next request then waits for the first of them to end.
+ */
+const MAX_CONNECTIONS = 32
+/** How long an idle connection is kept for a host that does not say how long it keeps it. */
+const KEEP_ALIVE_MS = 30_000
 /** Rest of an unread body that is worth reading to keep a connection, bytes. */
 const MAX_DISCARDED_BYTES = 64 * 1024
 
@@ -73,7 +80,7 @@ export function createHttpClient(options: HttpClientOptions): HttpClient {
 
   function dispatcherFor(url: URL): Dispatcher {
     const route = {secure: url.protocol === 'https:', proxied: usesProxy(url, options.proxy)}
-    const key = JSON.stringify(route)
+    const key = `${route.secure} ${route.proxied}`
     const dispatcher = dispatchers.get(key) ?? createDispatcher(route, options)
     dispatchers.set(key, dispatcher)
     return dispatcher
@@ -122,7 +129,13 @@ function createDispatcher(
       ? {rejectUnauthorized: !tls.skipVerify, secureContext: createSecureContext(trustOf(tls))}
       : {}),
   }
-  const settings = {connect, headersTimeout: timeouts.headersMs, bodyTimeout: timeouts.bodyIdleMs}
+  const settings = {
+    connect,
+    connections: MAX_CONNECTIONS,
+    keepAliveTimeout: KEEP_ALIVE_MS,
+    headersTimeout: timeouts.headersMs,
+    bodyTimeout: timeouts.bodyIdleMs,
+  }
   if (!proxied) return new Agent(settings)
   const {httpProxy = '', httpsProxy = '', noProxy = ''} = proxy ?? {}
   return new EnvHttpProxyAgent({...settings, requestTls: connect, httpProxy, httpsProxy, noProxy})

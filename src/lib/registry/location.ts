@@ -1,5 +1,7 @@
 // Where one repository is: its hosts, and the rights that its requests ask for.
 
+import type {Digest} from '../oci/digest.ts'
+import type {ServedBy} from './blob-hosts.ts'
 import type {Endpoint} from './endpoint.ts'
 import type {Session} from './session.ts'
 
@@ -11,4 +13,6 @@ export interface RepositoryLocation {
   readonly scopes: readonly string[]
   /** `docker://host/path`, for messages. */
   readonly name: string
+  /** Where blobs came from last, when it was not the first host itself. */
+  readonly served: Map<Digest, ServedBy>
 }

@@ -28,7 +28,7 @@ export async function fetchManifest(
 ): Promise<FetchedManifest> {
   const {session, endpoints} = location
   const capability = isDigest(tagOrDigest) ? 'pull' : 'resolve'
-  return firstOf(endpoints, capability, {...options, retry: session.retry}, async (endpoint, attempts) => {
+  return firstOf(endpoints, capability, {...options, session}, async (endpoint, attempts) => {
     const action = `read manifest ${JSON.stringify(tagOrDigest)} of ${location.name}`
     const {response, bytes} = await getWhole(location, endpoint, tagOrDigest, action, attempts, options)
     const digest = digestOf(bytes)

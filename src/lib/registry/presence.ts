@@ -32,8 +32,7 @@ export async function isPresentAt(
   const {session, endpoints, scopes, name} = location
   const action = `look for ${digest} in ${name}`
   const path = `${isManifestLike(mediaType) ? 'manifests' : 'blobs'}/${digest}`
-  const retry = {...options, retry: session.retry}
-  return firstOf(endpoints, 'pull', retry, async (endpoint, attempts) => {
+  return firstOf(endpoints, 'pull', {...options, session}, async (endpoint, attempts) => {
     const url = endpointUrl(endpoint, path)
     const headers: Record<string, string> = isManifestLike(mediaType) ? {accept: mediaType} : {}
     const response = await session.send(

@@ -70,7 +70,8 @@ export function openRegistry(options: RegistryOptions = {}): Registry {
       const find = async (call: CallOptions): Promise<RepositoryLocation> => {
         const hosts = await findHosts(reference, options, call)
         const used = access === 'push' ? pushHosts(hosts) : hosts
-        return {session, endpoints: used.map(host => endpointFor(host, reference)), scopes, name}
+        const endpoints = used.map(host => endpointFor(host, reference))
+        return {session, endpoints, scopes, name, served: new Map()}
       }
       const locate = (call: CallOptions) => {
         found ??= find(call).catch(error => {

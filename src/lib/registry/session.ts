@@ -4,6 +4,7 @@ import {CodedError} from '../errors/coded-error.ts'
 import type {CallOptions} from '../oci/content-store.ts'
 import {type CredentialSources, createAuthorizer} from './authorizer.ts'
 import type {Endpoint} from './endpoint.ts'
+import {createHostHealth, type HostHealth} from './host-health.ts'
 import {
   createHttpClient,
   type HttpClient,
@@ -36,10 +37,13 @@ export interface SessionRequest {
   readonly action: string
   /** Attempts on trouble that may pass; 1 for a request that must not be repeated. Default: the policy's. */
   readonly attempts?: number | undefined
+  /** Called for everything that is sent: redirects and repetitions too. */
+  readonly onSend?: (() => void) | undefined
 }
 
 export interface Session extends AsyncDisposable {
   readonly retry: RetryPolicy
+  readonly health: HostHealth
   /**
    * Sends a request, and sends it again after trouble that may pass and after a 401 that credentials can answer.
    * Resolves with the last response, whatever its status; throws when there was none.
@@ -54,21 +58,38 @@ const MAX_CHALLENGES = 2
 
 export function createSession(options: SessionOptions): Session {
   const clients = new Map<string, HttpClient>()
+  /** The same by identity: certificates make long keys, and a lazy mount makes many requests. */
+  const clientsOf = new WeakMap<Connection, HttpClient>()
+  const foreign = new WeakMap<Endpoint, Connection>()
   const authorizer = createAuthorizer(options, (request, {endpoint, action, signal}) =>
     exchange(
-      foreignConnection(endpoint),
+      connectionTo(endpoint, 'foreign'),
       {...request, headers: baseHeaders(request.headers)},
       {action, signal},
     ),
   )
 
-  function clientFor({tls, timeouts}: Connection): HttpClient {
+  function clientFor(connection: Connection): HttpClient {
+    const known = clientsOf.get(connection)
+    if (known) return known
+    const {tls, timeouts} = connection
     const key = JSON.stringify([tls, timeouts])
     const client =
       clients.get(key) ??
       createHttpClient({tls, timeouts: {...options.timeouts, ...timeouts}, proxy: options.proxy})
     clients.set(key, client)
+    clientsOf.set(connection, client)
     return client
+  }
+
+  /** Hosts that an endpoint sends us to are met with its trust, but without our client certificates. */
+  function connectionTo(endpoint: Endpoint, host: 'own' | 'foreign'): Connection {
+    if (host === 'own') return endpoint
+    const known = foreign.get(endpoint)
+    if (known) return known
+    const connection = {tls: {...endpoint.tls, clients: []}, timeouts: endpoint.timeouts}
+    foreign.set(endpoint, connection)
+    return connection
   }
 
   function baseHeaders(headers: Readonly<Record<string, string>> = {}): Record<string, string> {
@@ -79,12 +100,13 @@ export function createSession(options: SessionOptions): Session {
   async function exchange(
     connection: Connection,
     request: HttpRequest,
-    {action, signal, attempts = options.retry.attempts}: ExchangeOptions,
+    {action, signal, attempts = options.retry.attempts, onSend}: ExchangeOptions,
   ): Promise<HttpResponse> {
     for (let attempt = 1; ; attempt++) {
       signal?.throwIfAborted()
       const last = attempt >= attempts
       let retryAfterMs: number | undefined
+      onSend?.()
       try {
         const response = await traceRequest(options.onRequest, request, () =>
           clientFor(connection).send({...request, signal}),
@@ -102,6 +124,7 @@ export function createSession(options: SessionOptions): Session {
 
   return {
     retry: options.retry,
+    health: createHostHealth(),
     async send(endpoint, request, {signal}) {
       let url = request.url
       let challenges = 0
@@ -114,9 +137,9 @@ export function createSession(options: SessionOptions): Session {
           ...(sent === undefined ? {} : {authorization: sent}),
         }
         const response = await exchange(
-          own ? endpoint : foreignConnection(endpoint),
+          connectionTo(endpoint, own ? 'own' : 'foreign'),
           {method: request.method, url, headers: baseHeaders(headers), body: request.body},
-          {action: request.action, signal, attempts: request.attempts},
+          {action: request.action, signal, attempts: request.attempts, onSend: request.onSend},
         )
         if (response.status === 401 && own && challenges < MAX_CHALLENGES) {
           challenges++
@@ -147,6 +170,7 @@ export function createSession(options: SessionOptions): Session {
 interface ExchangeOptions extends CallOptions {
   readonly action: string
   readonly attempts?: number | undefined
+  readonly onSend?: (() => void) | undefined
 }
 
 /** Where a response sends a read; undefined when it does not. Writes are never redirected: their bytes are ours. */
@@ -173,8 +197,3 @@ function redirectOf(request: SessionRequest, response: HttpResponse, from: URL):
 
 /** What decides which connections a request may use. */
 type Connection = Pick<Endpoint, 'tls' | 'timeouts'>
-
-/** Towards hosts that an endpoint sends us to: its trust, but not our client certificates. */
-function foreignConnection({tls, timeouts}: Endpoint): Connection {
-  return {tls: {...tls, clients: []}, timeouts}
-}
