@@ -10,7 +10,11 @@ import {build} from 'esbuild'
 const ROOT = resolve(import.meta.dirname, '..')
 
 await bundle('dist/cli', listEntryPoints())
-await bundle('dist/daemons', [{in: 'src/daemons/snapshotter/start.ts', out: 'containerd-stargz-grpc'}])
+await bundle('dist/daemons', [
+  {in: 'src/daemons/snapshotter/start.ts', out: 'containerd-stargz-grpc'},
+  // The program of FUSE's worker threads, which is found by its name from any chunk.
+  {in: 'src/lib/fuse/worker.ts', out: 'fuse-worker'},
+])
 await writeManifest()
 
 /** In a folder beside, so that a build that fails leaves the last one in place. */
@@ -43,16 +47,12 @@ async function bundle(folder: string, entryPoints: {in: string; out: string}[]):
   renameSync(fresh, out)
 }
 
-/**
- * The program at dist/cli/start.js, each command at the place that its words name, and the program of FUSE's worker
- * threads, which is found by its name from any chunk.
- */
+/** The program at dist/cli/start.js, and each command at the place that its words name. */
 function listEntryPoints(): {in: string; out: string}[] {
   const commands = readdirSync(join(ROOT, 'src/commands'), {recursive: true, encoding: 'utf8'})
     .filter(name => name.endsWith('.ts'))
     .map(name => ({in: `src/commands/${name}`, out: `commands/${name.slice(0, -'.ts'.length)}`}))
-  const worker = {in: 'src/lib/fuse/worker.ts', out: 'fuse-worker'}
-  return [{in: 'src/cli/start.ts', out: 'start'}, worker, ...commands]
+  return [{in: 'src/cli/start.ts', out: 'start'}, ...commands]
 }
 
 /** What oclif needs to know of every command: ids, flags and arguments, without their code. */

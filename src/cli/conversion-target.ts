@@ -1,10 +1,16 @@
 // Where a conversion writes: the image, and beside it the image of TOCs that are kept outside (external TOC).
 
 import type {ConvertImageOptions} from '../lib/convert/convert-image.ts'
-import {openTocImage, type TocImage, writeTocImage} from '../lib/convert/toc-image.ts'
+import {
+  openTocImage,
+  TOC_TAG_SUFFIX,
+  type TocImage,
+  tocImageName,
+  writeTocImage,
+} from '../lib/convert/toc-image.ts'
 import {CodedError, hasCode} from '../lib/errors/coded-error.ts'
 import type {ImageTarget} from '../lib/oci/image-store.ts'
-import {parseReference, type Reference, withTag} from '../lib/oci/reference.ts'
+import {parseReference} from '../lib/oci/reference.ts'
 import {type ImageLocation, parseImageLocation} from '../lib/transport/image-location.ts'
 import type {LayerFormat} from './conversion.ts'
 import type {Session} from './session.ts'
@@ -15,9 +21,6 @@ export interface ConversionTarget extends AsyncDisposable {
   readonly extraImages: readonly string[]
   readonly beforePublish: ConvertImageOptions['beforePublish']
 }
-
-/** Appended to the tag of an image: where the reference looks for the TOCs. */
-const TOC_TAG_SUFFIX = '-esgztoc'
 
 /** Opens the places that converting into `format` writes to; throws `invalid-argument` where there is none for TOCs. */
 export async function openConversionTarget(
@@ -75,13 +78,6 @@ export function tocImageLocation(text: string): ImageLocation {
     case 'docker-archive':
       throw invalid(text, 'an archive written here holds one image')
   }
-}
-
-function tocImageName(reference: Reference): string {
-  if (reference.digest !== undefined && reference.tag === undefined) {
-    throw invalid(reference.text, 'the image needs a tag, because no digest could name both')
-  }
-  return withTag(reference, `${reference.tag ?? 'latest'}${TOC_TAG_SUFFIX}`).text
 }
 
 function invalid(text: string, problem: string): CodedError {

@@ -52,6 +52,7 @@ export async function runSnapshotter({flags, log, env, stop}: DaemonOptions): Pr
     const overlayOptions = overlayOptionsOfThisMachine()
     const snapshotter = createSnapshotter({...state, mounter, overlayOptions, log, now: () => new Date()})
     await restoreMounts(snapshotter, config, {log, signal: stop})
+    mounter.resume()
     const server = createGrpcServer((method, error) => logFailure(log, method, error))
     serveSnapshots(server, snapshotter)
     serveLazyLayers(server, () => mounter.status())

@@ -1,10 +1,27 @@
 // What mounts layers, made from the configuration.
 
+import {readFileSync} from 'node:fs'
+import {mkdir} from 'node:fs/promises'
+import {join} from 'node:path'
+import {openLayerCache} from '../../lib/cache/layer-cache.ts'
 import {CodedError} from '../../lib/errors/coded-error.ts'
-import type {LazyLayerMounter} from '../../lib/snapshot/lazy-layer-status.ts'
+import {GZIP_DECOMPRESSORS} from '../../lib/estargz/decompressor.ts'
+import {openDataFileSystem} from '../../lib/fuse/data-files.ts'
+import {createErofsBackend} from '../../lib/fuse/erofs-backend.ts'
+import {createFetchQueue} from '../../lib/layer/fetch-queue.ts'
+import {createLayerMounter, type RestorableMounter} from '../../lib/layer/layer-mounter.ts'
+import type {MountBackend} from '../../lib/layer/ports.ts'
+import {canMountErofs} from '../../lib/mount/mount-erofs.ts'
+import {createBulkCodec} from '../../lib/native/bulk-codec.ts'
+import {createDockerKeychain} from '../../lib/registry/docker-config.ts'
+import {openRegistry, type Registry} from '../../lib/registry/registry.ts'
+import {SILENT_OBSERVER} from '../../lib/snapshot/layer-observer.ts'
+import {ZSTD_DECOMPRESSORS} from '../../lib/zstdchunked/decompressor.ts'
+import {packageVersion} from '../version.ts'
 import type {SnapshotterConfig} from './config.ts'
 import type {DaemonFlags} from './flags.ts'
 import type {Log} from './log.ts'
+import {createRegistryOrigin} from './registry-origin.ts'
 
 export interface MounterOptions {
   readonly config: SnapshotterConfig
@@ -13,10 +30,105 @@ export interface MounterOptions {
   readonly env: Readonly<Record<string, string | undefined>>
 }
 
-/** A mounter that leaves every layer to be fetched in full. */
-export async function createMounter(_options: MounterOptions): Promise<LazyLayerMounter> {
-  const refuse = async () => {
-    throw new CodedError('unsupported', 'Cannot mount the layer lazily: this build has no lazy mounts')
+/** Prefetches at a time, of all layers together. */
+const PREFETCHES = 8
+/** How long nobody must have waited for the network before layers are filled. */
+const QUIET_MS = 1000
+
+/** Opens cache, registries and mounts below the root directory. */
+export async function createMounter(options: MounterOptions): Promise<RestorableMounter> {
+  const {config, flags, log} = options
+  const root = join(flags.root, 'stargz')
+  await mkdir(root, {recursive: true, mode: 0o700})
+  const registry = openRegistry(registryOptions(options))
+  try {
+    const mounter = createLayerMounter({
+      cache: await openLayerCache({
+        root: join(root, 'layers'),
+        maxSize: config.directoryCache.maxSize,
+        bootId: readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim(),
+      }),
+      origin: createRegistryOrigin(registry),
+      backend: await openBackend(root, options),
+      decompressors: [...GZIP_DECOMPRESSORS, ...ZSTD_DECOMPRESSORS],
+      codec: createBulkCodec(),
+      queue: createFetchQueue({
+        prefetches: PREFETCHES,
+        backgrounds: config.maxConcurrency,
+        quietMs: QUIET_MS,
+      }),
+      log,
+      observer: SILENT_OBSERVER,
+      verification: verificationOf(config),
+      prefetchSize: config.prefetch ? config.prefetchSize : undefined,
+      fill: config.backgroundFetch,
+    })
+    return {...mounter, close: how => closeAll(mounter, registry, how)}
+  } catch (error) {
+    await registry[Symbol.asyncDispose]()
+    throw error
   }
-  return {mount: refuse, check: refuse, unmount: async () => {}, status: () => [], close: async () => {}}
+}
+
+async function closeAll(
+  mounter: RestorableMounter,
+  registry: Registry,
+  how: 'leave' | 'unmount',
+): Promise<void> {
+  try {
+    await mounter.close(how)
+  } finally {
+    await registry[Symbol.asyncDispose]()
+  }
+}
+
+function verificationOf(config: SnapshotterConfig): 'required' | 'on-request' | 'off' {
+  if (config.disableVerification) return 'off'
+  return config.allowNoVerification ? 'on-request' : 'required'
+}
+
+function registryOptions({config, env}: MounterOptions) {
+  const {resolver, blob} = config
+  return {
+    keychain: createDockerKeychain({env, uid: process.getuid?.()}),
+    hostsDir: resolver.hostsDir,
+    mirrorsOf: (domain: string) =>
+      (resolver.mirrors.get(domain) ?? []).map(({host, insecure, headers, requestTimeoutMs}) => ({
+        address: host,
+        plainHttp: insecure,
+        headers,
+        timeouts: requestTimeoutMs === undefined ? undefined : timeoutsOf(requestTimeoutMs),
+      })),
+    retry: {
+      attempts: blob.retry.attempts,
+      minDelayMs: blob.retry.minDelayMs,
+      maxDelayMs: blob.retry.maxDelayMs,
+    },
+    timeouts: timeoutsOf(resolver.requestTimeoutMs),
+    proxy: {
+      httpProxy: env.http_proxy || env.HTTP_PROXY,
+      httpsProxy: env.https_proxy || env.HTTPS_PROXY,
+      noProxy: env.no_proxy || env.NO_PROXY,
+    },
+    userAgent: `containerd-stargz-grpc/${packageVersion()}`,
+  }
+}
+
+function timeoutsOf(ms: number) {
+  return {connectMs: ms, headersMs: ms, bodyIdleMs: ms}
+}
+
+/** The backend that is configured, or the best that this kernel has. */
+async function openBackend(root: string, {config, log}: MounterOptions): Promise<MountBackend> {
+  const backend = config.mountBackend === 'auto' ? 'erofs' : config.mountBackend
+  if (backend === 'erofs' && (await canMountErofs(root))) {
+    const dataFiles = await openDataFileSystem({
+      mountpoint: join(root, 'data'),
+      deadlineMs: config.blob.fetchTimeoutMs,
+      log,
+    })
+    log.info({backend}, 'mounting layers')
+    return createErofsBackend(dataFiles)
+  }
+  throw new CodedError('unsupported', `Cannot mount layers: this kernel mounts no EROFS images from files`)
 }

@@ -10,12 +10,27 @@ import type {Digest} from '../oci/digest.ts'
 import type {ImageSource, ImageTarget} from '../oci/image-store.ts'
 import {MAX_MANIFEST_SIZE, parseImageDocument} from '../oci/manifest.ts'
 import {OCI_EMPTY, OCI_LAYER_GZIP, OCI_MANIFEST} from '../oci/media-type.ts'
+import {type Reference, withTag} from '../oci/reference.ts'
 import type {ConvertedManifest} from './convert-image.ts'
 import {writeDocument} from './copy-image.ts'
 import {readWholeBlob} from './image-tree.ts'
 
 /** What the manifest says it is; required beside an empty config (OCI image-spec, manifest.md). */
 const ARTIFACT_TYPE = 'application/vnd.containerd.stargz.toc'
+
+/** Appended to the tag of an image: where readers look for its TOCs. */
+export const TOC_TAG_SUFFIX = '-esgztoc'
+
+/** The name of the image that has the TOCs of `reference`. Throws `invalid-argument` for one that is only a digest. */
+export function tocImageName(reference: Reference): string {
+  if (reference.digest !== undefined && reference.tag === undefined) {
+    throw new CodedError(
+      'invalid-argument',
+      `Cannot keep TOCs in an image beside ${JSON.stringify(reference.text)}: the image needs a tag, because no digest could name both`,
+    )
+  }
+  return withTag(reference, `${reference.tag ?? 'latest'}${TOC_TAG_SUFFIX}`).text
+}
 
 /** Writes and publishes the TOCs of all layers that were converted, of every platform, in one manifest. */
 export async function writeTocImage(

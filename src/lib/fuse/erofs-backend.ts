@@ -1,0 +1,47 @@
+// Layers as EROFS mounts: metadata from an image beside the layer, data from the layer's file in the data file system,
+// or, once the layer is complete, from the plain file below it, so that no process of ours is involved any more.
+
+import {encodeErofs} from '../erofs/encode-image.ts'
+import type {MountableLayer, MountBackend, MountKind} from '../layer/ports.ts'
+import {mountErofs} from '../mount/mount-erofs.ts'
+import {MNT_DETACH, UMOUNT_NOFOLLOW, unmount} from '../native/system-calls.ts'
+import type {DataFileSystem} from './data-files.ts'
+import {findMount} from './mount-table.ts'
+
+/** EROFS blocks: the pages of the kernel's cache. */
+const BLOCK_SIZE = 4096
+/** The metadata image beside a layer's data. A change of what it holds needs another name. */
+const IMAGE_NAME = 'tree.erofs'
+
+export function createErofsBackend(dataFiles: DataFileSystem): MountBackend {
+  async function mount(layer: MountableLayer, mountpoint: string): Promise<MountKind> {
+    const {device} = layer
+    const image = await layer.file(IMAGE_NAME, async () =>
+      encodeErofs(await layer.tree(), {blockSize: BLOCK_SIZE, dataSize: device.size}),
+    )
+    if (dataFiles.adopted && (await findMount(mountpoint))?.type === 'erofs') {
+      // It has outlived the last daemon; whether it reads from us cannot be seen, so it may.
+      await dataFiles.add(device)
+      return 'erofs'
+    }
+    // What may be mounted there reads from a daemon that is gone.
+    await unmountAll(mountpoint)
+    const isComplete = layer.isComplete()
+    const data = isComplete ? device.path : await dataFiles.add(device)
+    mountErofs({image, data, target: mountpoint})
+    return isComplete ? 'plain' : 'erofs'
+  }
+
+  return {
+    mount,
+    unmount: unmountAll,
+    release: name => dataFiles.remove(name),
+    resume: () => dataFiles.resume(),
+    close: how => dataFiles.close(how),
+  }
+}
+
+/** Detaches all that is mounted at `mountpoint`, also while it is in use. */
+async function unmountAll(mountpoint: string): Promise<void> {
+  while ((await findMount(mountpoint)) !== undefined) unmount(mountpoint, MNT_DETACH | UMOUNT_NOFOLLOW)
+}
