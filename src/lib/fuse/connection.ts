@@ -37,9 +37,11 @@ export interface ConnectionOptions {
   readonly name: string
   /** Whether to ask for passthrough, which takes one level from those that file systems may stack. */
   readonly passthrough: boolean
+  /** Whether some files change. */
+  readonly changing: boolean
   /** KiB that the kernel may read ahead of a reader. */
   readonly readAheadKb: number
-  /** Whether programs may be run from the mount itself. */
+  /** Whether programs may be run from the mount itself, with set-id bits and devices in force. */
   readonly exec: boolean
   readonly keeper: Keeper | undefined
   readonly log: FuseLog
@@ -131,7 +133,7 @@ function openDevice(): number {
 
 function mountAndNegotiate(fd: number, options: ConnectionOptions): Negotiated {
   const {mountpoint: target, name} = options
-  const flags = MS_RDONLY | MS_NOSUID | MS_NODEV | (options.exec ? 0 : MS_NOEXEC)
+  const flags = MS_RDONLY | (options.exec ? 0 : MS_NOSUID | MS_NODEV | MS_NOEXEC)
   // default_permissions: the kernel checks modes, so that allow_other allows no more than they say.
   const data = `fd=${fd},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions,max_read=${MAX_READ}`
   mount({source: name, target, type: TYPE, flags, data})
@@ -139,7 +141,8 @@ function mountAndNegotiate(fd: number, options: ConnectionOptions): Negotiated {
     // mount(2) has queued INIT, so that this does not block; nothing else comes before it is answered.
     const buffer = Buffer.alloc(REQUEST_BUFFER_SIZE)
     const request = parseRequest(buffer.subarray(0, readSync(fd, buffer, 0, buffer.length, null)))
-    const wishes = {readAhead: 1024 * options.readAheadKb, passthrough: options.passthrough}
+    const {readAheadKb, passthrough, changing} = options
+    const wishes = {readAhead: 1024 * readAheadKb, passthrough, changing}
     const answer = request?.opcode === OPCODE.init ? negotiate(request, wishes) : undefined
     if (!request || !answer) {
       throw new CodedError('unsupported', "Cannot serve FUSE: this kernel's protocol is too old")

@@ -49,6 +49,7 @@ export async function openDataFileSystem(options: DataFileSystemOptions): Promis
     // The kernel reads the data files for EROFS, on which overlayfs must still fit.
     passthrough: false,
     exec: false,
+    changing: false,
     keeper,
     log,
   })

@@ -124,6 +124,7 @@ export interface Negotiated {
 
 /** Capabilities of INIT: the first 32 in `flags`, the others in `flags2`. */
 const ASYNC_READ = 1 << 0
+const AUTO_INVAL_DATA = 1 << 12
 const DO_READDIRPLUS = 1 << 13
 const PARALLEL_DIROPS = 1 << 18
 const HAS_MAX_PAGES = 1 << 22
@@ -141,7 +142,6 @@ const WANTED =
   HAS_MAX_PAGES |
   CACHE_SYMLINKS |
   NO_OPENDIR_SUPPORT |
-  EXPLICIT_INVAL_DATA |
   INIT_EXT
 
 /** How many READs of readahead may wait at once: beyond that, hits would queue behind what the network must bring. */
@@ -158,17 +158,20 @@ export interface Wishes {
   readonly readAhead: number
   /** Adds one to the depth at which other file systems may stack on this one. */
   readonly passthrough: boolean
+  /** Files whose attributes may not be kept change with their time, at which the kernel then drops what it has of them. */
+  readonly changing: boolean
 }
 
 /** Answers INIT: the reply's body, and what both sides will do. undefined when the kernel's protocol is not ours. */
 export function negotiate(
   request: FuseRequest,
-  {readAhead, passthrough}: Wishes,
+  {readAhead, passthrough, changing}: Wishes,
 ): {body: Buffer; negotiated: Negotiated} | undefined {
   const {bytes} = request
   const [major, minor] = [bytes.readUInt32LE(40), bytes.readUInt32LE(44)]
   if (major !== 7 || minor < MIN_MINOR) return undefined
-  const flags = bytes.readUInt32LE(52) & WANTED
+  const wanted = WANTED | (changing ? AUTO_INVAL_DATA : EXPLICIT_INVAL_DATA)
+  const flags = bytes.readUInt32LE(52) & wanted
   const wanted2 = HAS_RESEND | (passthrough ? PASSTHROUGH : 0)
   const flags2 = (flags & INIT_EXT) !== 0 && bytes.length >= 60 ? bytes.readUInt32LE(56) & wanted2 : 0
   const body = Buffer.alloc(64)

@@ -68,6 +68,7 @@ export async function openTreeFileSystem(options: TreeFileSystemOptions): Promis
     readAheadKb: options.readAheadKb ?? 1024,
     passthrough: false,
     exec: true,
+    changing: true,
     stateFiles: name => states.get(name),
     keeper,
     log,

@@ -1,6 +1,7 @@
 // The entries of directories. An entry's place among its directory's is what reading goes on from, and `.` and `..` come
 // first; directories never change, so a place means the same at any time, also after a restart.
 
+import {encodeByteText} from '../io/byte-text.ts'
 import {type FuseAttributes, putDirent, putDirentPlus, ROOT_NODE} from './protocol.ts'
 import type {RequestHost} from './request-handler.ts'
 import {inodeAttributes} from './tree-attributes.ts'
@@ -18,8 +19,8 @@ export interface Listing {
 }
 
 const DIRECTORY_TYPE = 0o04
-const DOT = Buffer.from('.')
-const DOT_DOT = Buffer.from('..')
+const DOT = encodeByteText('.')
+const DOT_DOT = encodeByteText('..')
 
 interface Entry {
   readonly nodeId: number
