@@ -169,6 +169,12 @@ int system_backing_close(int session, int id)
 	return errno_of(ioctl(session, BACKING_CLOSE, &backing));
 }
 
+// A socket whose time is up says EAGAIN.
+static int timed_out(int error)
+{
+	return error == EAGAIN || error == EINPROGRESS ? ETIMEDOUT : error;
+}
+
 int system_exchange(const char *path, const void *message, size_t size, int fd, struct exchange_reply *reply)
 {
 	union {
@@ -186,7 +192,7 @@ int system_exchange(const char *path, const void *message, size_t size, int fd, 
 	}
 	SCOPED_FD connection = connect_unix(path, SOCK_SEQPACKET, 5);
 	if (connection < 0 || sendmsg(connection, &out, MSG_NOSIGNAL) < 0)
-		return errno;
+		return timed_out(errno);
 
 	memset(&control, 0, sizeof control);
 	part = (struct iovec){.iov_base = reply->bytes, .iov_len = sizeof reply->bytes};
@@ -196,7 +202,7 @@ int system_exchange(const char *path, const void *message, size_t size, int fd, 
 			    .msg_controllen = sizeof control.space};
 	ssize_t received = recvmsg(connection, &in, MSG_CMSG_CLOEXEC);
 	if (received < 0)
-		return errno;
+		return timed_out(errno);
 	reply->fd = -1;
 	struct cmsghdr *attached = CMSG_FIRSTHDR(&in);
 	if (attached && attached->cmsg_level == SOL_SOCKET && attached->cmsg_type == SCM_RIGHTS &&

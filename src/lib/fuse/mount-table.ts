@@ -1,6 +1,7 @@
 // What is mounted at a path, found without touching the file system that is mounted there: its server may be gone.
 
 import {readFile} from 'node:fs/promises'
+import {MNT_DETACH, UMOUNT_NOFOLLOW, unmount} from '../native/system-calls.ts'
 
 export interface MountedHere {
   /** `major:minor`. */
@@ -11,6 +12,11 @@ export interface MountedHere {
 /** The topmost mount at exactly `mountpoint`; undefined when nothing is. */
 export async function findMount(mountpoint: string): Promise<MountedHere | undefined> {
   return parseMountinfo(await readFile('/proc/self/mountinfo', 'latin1'), mountpoint)
+}
+
+/** Detaches all that is mounted at exactly `mountpoint`, also while it is in use. */
+export async function detachAll(mountpoint: string): Promise<void> {
+  while ((await findMount(mountpoint)) !== undefined) unmount(mountpoint, MNT_DETACH | UMOUNT_NOFOLLOW)
 }
 
 /** The last mount at `mountpoint` in a proc_pid_mountinfo(5) file, read as Latin-1. */

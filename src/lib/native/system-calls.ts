@@ -10,6 +10,7 @@ export const MS_RDONLY = 1
 export const MS_NOSUID = 2
 export const MS_NODEV = 4
 export const MS_NOEXEC = 8
+export const MS_BIND = 4096
 /** Flags of umount2(2): the mount goes with its last user; a symlink at the target is not followed. */
 export const MNT_DETACH = 2
 export const UMOUNT_NOFOLLOW = 8
@@ -101,6 +102,7 @@ export function closeBacking(session: number, id: number): void {
 /**
  * Sends one message to the SOCK_SEQPACKET socket at `path`, with a descriptor unless `fd` is undefined, and returns the
  * reply; a descriptor in it is the caller's to close. Blocks for up to 5 seconds: for local servers that answer at once.
+ * Throws `not-found` or `unavailable` when nobody listens, `internal` when nobody answers.
  */
 export function exchange(
   path: string,
