@@ -267,10 +267,14 @@ export async function startFaultyRegistry(options: FaultyRegistryOptions = {}): 
   function answerBlob(repository: string, digest: string, headers: Readonly<Record<string, string>>): Answer {
     const bytes = blobs.get(`${repository}/${digest}`)
     if (!bytes) return failure(404, 'BLOB_UNKNOWN')
-    const range = /^bytes=(\d+)-(\d*)$/.exec(headers.range ?? '')
-    if (!range) return {status: 200, headers: {'docker-content-digest': digest}, body: bytes}
-    const first = Number(range[1])
-    const last = Math.min(range[2] ? Number(range[2]) : bytes.length - 1, bytes.length - 1)
+    const range = /^bytes=(\d*)-(\d*)$/.exec(headers.range ?? '')
+    if (!range || range[0] === 'bytes=-')
+      return {status: 200, headers: {'docker-content-digest': digest}, body: bytes}
+    const isSuffix = range[1] === ''
+    const first = isSuffix ? Math.max(0, bytes.length - Number(range[2])) : Number(range[1])
+    const last = isSuffix
+      ? bytes.length - 1
+      : Math.min(range[2] ? Number(range[2]) : bytes.length - 1, bytes.length - 1)
     if (first > last) return failure(416, 'RANGE_INVALID')
     const contentRange = `bytes ${first}-${last}/${bytes.length}`
     return {status: 206, headers: {'content-range': contentRange}, body: bytes.subarray(first, last + 1)}

@@ -1,8 +1,9 @@
 // The end of a blob whose size is not known: one request tells both. Lazily readable layers are opened from their end.
 
-import {CodedError} from '../errors/coded-error.ts'
+import {hasCode} from '../errors/coded-error.ts'
 import type {CallOptions} from '../oci/content-store.ts'
 import type {Digest} from '../oci/digest.ts'
+import {openRegistryBlob} from './blob.ts'
 import {requestBlob} from './blob-hosts.ts'
 import type {HttpResponse} from './http.ts'
 import type {RepositoryLocation} from './location.ts'
@@ -15,7 +16,8 @@ export interface BlobTail {
 
 /**
  * Asks for the last `length` bytes of a blob (RFC 9110, 14.1.2: a suffix range). A host that ignores ranges still tells
- * the size, and its bytes are taken only where they are all of a blob not larger than `length`. Nothing is verified.
+ * the size, and its bytes are taken only where they are all of a blob not larger than `length`; one that knows ranges but
+ * not these is asked for the size first. Nothing is verified.
  */
 export async function fetchBlobTail(
   location: RepositoryLocation,
@@ -24,45 +26,61 @@ export async function fetchBlobTail(
   call: CallOptions,
 ): Promise<BlobTail> {
   const action = `read the end of blob ${digest} of ${location.name}`
-  const request = {range: `bytes=-${length}`, action, problemOf: () => undefined}
-  const {response} = await requestBlob(location, digest, request, call)
-  return response.status === 206 ? readPart(response, length, action) : readAll(response, length, action)
-}
-
-async function readPart(response: HttpResponse, length: number, action: string): Promise<BlobTail> {
-  const match = /^bytes (\d{1,15})-(\d{1,15})\/(\d{1,15})$/.exec(
-    response.header('content-range')?.trim() ?? '',
-  )
-  const [first, last, size] = (match?.slice(1) ?? []).map(Number)
-  if (first === undefined || last !== size! - 1 || first !== Math.max(0, size! - length)) {
-    await response.discard()
-    throw new CodedError(
-      'corrupt',
-      `Cannot ${action}: ${response.url.host} answers with Content-Range ${JSON.stringify(response.header('content-range'))}`,
-    )
+  const ask = async (range: string) => {
+    const problemOf = (response: HttpResponse) =>
+      sizeIn(response) === undefined ? 'does not tell its size' : undefined
+    const {response} = await requestBlob(location, digest, {range, action, problemOf}, call)
+    return {response, size: sizeIn(response)!}
   }
-  return {size: size!, bytes: await readBody(response, size! - first, action)}
+  const {response, size} = await ask(`bytes=-${length}`).catch(error => {
+    // Azure's storage knows no suffix ranges; a blob's first byte tells its size as well.
+    if (hasCode(error, 'corrupt', 'invalid-argument', 'unsupported')) return ask('bytes=0-0')
+    throw error
+  })
+  const start = Math.max(0, size - length)
+  const bytes = await readBody(response, {start, size}, call)
+  if (bytes) return {size, bytes}
+  // What was asked for and did not arrive whole is read like any other range; a whole blob is not.
+  if (response.status === 200 && start > 0) return {size, bytes: new Uint8Array(0)}
+  const blob = openRegistryBlob(location, {mediaType: '', digest, size})
+  return {size, bytes: await blob.read(start, size - start, call)}
 }
 
-async function readAll(response: HttpResponse, length: number, action: string): Promise<BlobTail> {
-  const size = Number(response.header('content-length') ?? Number.NaN)
-  if (!Number.isSafeInteger(size) || size < 0) {
+/** The size of the blob that an answer is about; undefined when it does not say. */
+function sizeIn(response: HttpResponse): number | undefined {
+  const text =
+    response.status === 206
+      ? /^bytes \d{1,15}-\d{1,15}\/(\d{1,15})$/.exec(response.header('content-range')?.trim() ?? '')?.[1]
+      : response.header('content-length')
+  const size = Number(text ?? Number.NaN)
+  return Number.isSafeInteger(size) && size >= 0 ? size : undefined
+}
+
+/** The blob from `start` on; undefined when the answer is about other bytes, or breaks off. */
+async function readBody(
+  response: HttpResponse,
+  {start, size}: {readonly start: number; readonly size: number},
+  {signal}: CallOptions,
+): Promise<Uint8Array | undefined> {
+  const claimed =
+    response.status === 206
+      ? /^bytes (\d+)-(\d+)/.exec(response.header('content-range')!.trim())!.slice(1)
+      : []
+  const [first = 0, last = size - 1] = claimed.map(Number)
+  if (first !== start || last !== size - 1) {
     await response.discard()
-    throw new CodedError('corrupt', `Cannot ${action}: ${response.url.host} does not tell its size`)
+    return undefined
   }
-  if (size <= length) return {size, bytes: await readBody(response, size, action)}
-  await response.discard()
-  return {size, bytes: new Uint8Array(0)}
-}
-
-async function readBody(response: HttpResponse, size: number, action: string): Promise<Uint8Array> {
-  const bytes = Buffer.allocUnsafe(size)
+  const bytes = Buffer.allocUnsafe(size - start)
   let filled = 0
-  for await (const part of response.body) {
-    if (filled + part.length > size) break
-    bytes.set(part, filled)
-    filled += part.length
+  try {
+    for await (const part of response.body) {
+      if (filled + part.length > bytes.length) return undefined
+      bytes.set(part, filled)
+      filled += part.length
+    }
+  } catch {
+    signal?.throwIfAborted()
   }
-  if (filled === size) return bytes
-  throw new CodedError('unavailable', `Cannot ${action}: ${response.url.host} sent other than ${size} bytes`)
+  return filled === bytes.length ? bytes : undefined
 }
