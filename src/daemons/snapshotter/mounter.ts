@@ -4,20 +4,16 @@ import {readFileSync} from 'node:fs'
 import {mkdir} from 'node:fs/promises'
 import {join} from 'node:path'
 import {openLayerCache} from '../../lib/cache/layer-cache.ts'
-import {CodedError} from '../../lib/errors/coded-error.ts'
 import {GZIP_DECOMPRESSORS} from '../../lib/estargz/decompressor.ts'
-import {openDataFileSystem} from '../../lib/fuse/data-files.ts'
-import {createErofsBackend} from '../../lib/fuse/erofs-backend.ts'
 import {createFetchQueue} from '../../lib/layer/fetch-queue.ts'
 import {createLayerMounter, type RestorableMounter} from '../../lib/layer/layer-mounter.ts'
-import type {MountBackend} from '../../lib/layer/ports.ts'
-import {canMountErofs} from '../../lib/mount/mount-erofs.ts'
 import {createBulkCodec} from '../../lib/native/bulk-codec.ts'
 import {createDockerKeychain} from '../../lib/registry/docker-config.ts'
 import {openRegistry, type Registry} from '../../lib/registry/registry.ts'
 import {SILENT_OBSERVER} from '../../lib/snapshot/layer-observer.ts'
 import {ZSTD_DECOMPRESSORS} from '../../lib/zstdchunked/decompressor.ts'
 import {packageVersion} from '../version.ts'
+import {openBackend} from './backend.ts'
 import type {SnapshotterConfig} from './config.ts'
 import type {DaemonFlags} from './flags.ts'
 import type {Log} from './log.ts'
@@ -49,7 +45,7 @@ export async function createMounter(options: MounterOptions): Promise<Restorable
         bootId: readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim(),
       }),
       origin: createRegistryOrigin(registry),
-      backend: await openBackend(root, options),
+      backend: await openBackend(root, config, log),
       decompressors: [...GZIP_DECOMPRESSORS, ...ZSTD_DECOMPRESSORS],
       codec: createBulkCodec(),
       queue: createFetchQueue({
@@ -116,19 +112,4 @@ function registryOptions({config, env}: MounterOptions) {
 
 function timeoutsOf(ms: number) {
   return {connectMs: ms, headersMs: ms, bodyIdleMs: ms}
-}
-
-/** The backend that is configured, or the best that this kernel has. */
-async function openBackend(root: string, {config, log}: MounterOptions): Promise<MountBackend> {
-  const backend = config.mountBackend === 'auto' ? 'erofs' : config.mountBackend
-  if (backend === 'erofs' && (await canMountErofs(root))) {
-    const dataFiles = await openDataFileSystem({
-      mountpoint: join(root, 'data'),
-      deadlineMs: config.blob.fetchTimeoutMs,
-      log,
-    })
-    log.info({backend}, 'mounting layers')
-    return createErofsBackend(dataFiles)
-  }
-  throw new CodedError('unsupported', `Cannot mount layers: this kernel mounts no EROFS images from files`)
 }

@@ -4,9 +4,8 @@
 import {encodeErofs} from '../erofs/encode-image.ts'
 import type {MountableLayer, MountBackend, MountKind} from '../layer/ports.ts'
 import {mountErofs} from '../mount/mount-erofs.ts'
-import {MNT_DETACH, UMOUNT_NOFOLLOW, unmount} from '../native/system-calls.ts'
 import type {DataFileSystem} from './data-files.ts'
-import {findMount} from './mount-table.ts'
+import {detachAll, findMount} from './mount-table.ts'
 
 /** EROFS blocks: the pages of the kernel's cache. */
 const BLOCK_SIZE = 4096
@@ -25,7 +24,7 @@ export function createErofsBackend(dataFiles: DataFileSystem): MountBackend {
       return 'erofs'
     }
     // What may be mounted there reads from a daemon that is gone.
-    await unmountAll(mountpoint)
+    await detachAll(mountpoint)
     const isComplete = layer.isComplete()
     const data = isComplete ? device.path : await dataFiles.add(device)
     mountErofs({image, data, target: mountpoint})
@@ -34,14 +33,9 @@ export function createErofsBackend(dataFiles: DataFileSystem): MountBackend {
 
   return {
     mount,
-    unmount: unmountAll,
+    unmount: detachAll,
     release: name => dataFiles.remove(name),
     resume: () => dataFiles.resume(),
     close: how => dataFiles.close(how),
   }
-}
-
-/** Detaches all that is mounted at `mountpoint`, also while it is in use. */
-async function unmountAll(mountpoint: string): Promise<void> {
-  while ((await findMount(mountpoint)) !== undefined) unmount(mountpoint, MNT_DETACH | UMOUNT_NOFOLLOW)
 }

@@ -283,6 +283,10 @@ export function createLayerMounter(options: LayerMounterOptions): RestorableMoun
           shared.contents ?? (await openCached(key, request, {})) ?? (await openRemote(key, request, {}))
         return treeOfToc(contents.open.files.values(), contents.layout)
       },
+      state: () => {
+        const {totalBytes, keptBytes, lastError} = lazy.counters()
+        return {digest: request.digest, size: totalBytes, fetchedSize: keptBytes, error: lastError}
+      },
       file: (name, make) => cache.file(key, name, make),
     }
   }

@@ -76,12 +76,24 @@ export interface LazyDevice {
   read(offset: number, length: number, call: {readonly signal: AbortSignal}): Promise<Uint8Array>
 }
 
+/** How a layer is doing. */
+export interface LayerState {
+  /** Of the layer's blob, whose size and fetched part are in bytes. */
+  readonly digest: Digest
+  readonly size: number
+  readonly fetchedSize: number
+  /** Why a read failed last. */
+  readonly error: string | undefined
+}
+
 /** What a backend mounts. */
 export interface MountableLayer {
   readonly device: LazyDevice
   /** True once the device's file has everything. */
   isComplete(): boolean
   tree(): Promise<DirectoryNode>
+  /** How it is doing now. */
+  state(): LayerState
   /** A file kept with the layer; see `LayerCache.file`. */
   file(name: string, make: () => Promise<Uint8Array>): Promise<string>
 }

@@ -1,0 +1,34 @@
+// How layers become file systems on this machine.
+
+import {join} from 'node:path'
+import {CodedError} from '../../lib/errors/coded-error.ts'
+import {openDataFileSystem} from '../../lib/fuse/data-files.ts'
+import {createErofsBackend} from '../../lib/fuse/erofs-backend.ts'
+import {createTreeBackend} from '../../lib/fuse/tree-backend.ts'
+import {openTreeFileSystem} from '../../lib/fuse/tree-file-system.ts'
+import type {MountBackend} from '../../lib/layer/ports.ts'
+import {canMountErofs} from '../../lib/mount/mount-erofs.ts'
+import type {SnapshotterConfig} from './config.ts'
+import type {Log} from './log.ts'
+import {overlayOptionsOfThisMachine} from './overlay-options.ts'
+
+/** The backend that is configured, or the best that this kernel has. */
+export async function openBackend(root: string, config: SnapshotterConfig, log: Log): Promise<MountBackend> {
+  const {mountBackend: wanted} = config
+  const options = {deadlineMs: config.blob.fetchTimeoutMs, log}
+  if (wanted !== 'fuse') {
+    if (await canMountErofs(root)) {
+      log.info({backend: 'erofs'}, 'mounting layers')
+      return createErofsBackend(await openDataFileSystem({...options, mountpoint: join(root, 'data')}))
+    }
+    if (wanted === 'erofs') {
+      throw new CodedError(
+        'unsupported',
+        'Cannot mount layers: this kernel mounts no EROFS images from files (Linux 6.12 with EROFS_FS_BACKED_BY_FILE); set mount_backend = "fuse"',
+      )
+    }
+  }
+  log.info({backend: 'fuse'}, 'mounting layers')
+  const opaque = overlayOptionsOfThisMachine().includes('userxattr') ? 'user' : 'trusted'
+  return createTreeBackend(await openTreeFileSystem({...options, mountpoint: join(root, 'trees')}), opaque)
+}

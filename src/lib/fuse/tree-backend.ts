@@ -1,0 +1,42 @@
+// Layers as directories of the tree file system, bound to where they are wanted.
+
+import type {MountableLayer, MountBackend, MountKind} from '../layer/ports.ts'
+import {MS_BIND, mount as mountSystem} from '../native/system-calls.ts'
+import {detachAll, findMount} from './mount-table.ts'
+import type {OpaqueMarks} from './tree-encode.ts'
+import type {TreeFileSystem} from './tree-file-system.ts'
+
+/** `opaque`: the extended attributes that overlayfs looks at here. */
+export function createTreeBackend(trees: TreeFileSystem, opaque: OpaqueMarks): MountBackend {
+  /** Directories by device. */
+  const directories = new Map<string, string>()
+
+  async function directoryOf(layer: MountableLayer): Promise<string> {
+    const {device, state} = layer
+    const known = directories.get(device.name)
+    if (known !== undefined) return known
+    const directory = await trees.add({device, tree: await layer.tree(), opaque, state})
+    directories.set(device.name, directory)
+    return directory
+  }
+
+  async function mount(layer: MountableLayer, mountpoint: string): Promise<MountKind> {
+    const source = await directoryOf(layer)
+    // It may have outlived the last daemon.
+    if (trees.adopted && (await findMount(mountpoint)) !== undefined) return 'fuse'
+    await detachAll(mountpoint)
+    mountSystem({source, target: mountpoint, type: 'none', flags: MS_BIND, data: ''})
+    return 'fuse'
+  }
+
+  return {
+    mount,
+    unmount: detachAll,
+    release: async name => {
+      directories.delete(name)
+      await trees.remove(name)
+    },
+    resume: () => trees.resume(),
+    close: how => trees.close(how),
+  }
+}
