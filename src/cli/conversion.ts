@@ -13,9 +13,14 @@ export type LayerFormat =
       /** Keeps the tar as it is, so that DiffIDs stay; the TOC must then be external. */
       readonly keepDiffId: boolean
     }
-  | {readonly kind: 'zstdchunked'; readonly level: number; readonly chunkSize: number}
-  /** The tar as it is, bare or in plain gzip. */
-  | {readonly kind: 'plain'; readonly compression: 'none' | 'gzip'}
+  | {
+      readonly kind: 'zstdchunked'
+      readonly level: number
+      readonly chunkSize: number
+      readonly dialect: 'podman' | 'stargz'
+    }
+  /** The tar as it is, bare, or compressed in one piece. Only zstd has a level. */
+  | {readonly kind: 'plain'; readonly compression: 'none' | 'gzip' | 'zstd'; readonly level: number}
 
 export interface Conversion {
   readonly format: LayerFormat
@@ -33,6 +38,8 @@ export interface ConversionFlags {
   readonly 'estargz-gzip-helper'?: string | undefined
   readonly zstdchunked: boolean
   readonly 'zstdchunked-compression-level': number
+  readonly 'zstdchunked-chunk-size': number
+  readonly 'zstdchunked-dialect': 'podman' | 'stargz'
   readonly oci: boolean
 }
 
@@ -41,14 +48,17 @@ export interface ConvertFlags extends ConversionFlags {
   readonly estargz: boolean
   readonly uncompress: boolean
   readonly gzip: boolean
+  readonly zstd: boolean
+  readonly 'zstd-compression-level': number
   readonly 'estargz-keep-diff-id': boolean
   readonly 'estargz-record-in'?: string | undefined
-  readonly 'zstdchunked-chunk-size': number
 }
+
+const CONVERTERS = ['estargz', 'zstdchunked', 'zstd', 'gzip', 'uncompress'] as const
 
 /** What `convert` is asked for; throws `invalid-argument` for what makes no sense together. */
 export function convertConversion(flags: ConvertFlags): Conversion {
-  const chosen = (['estargz', 'zstdchunked', 'uncompress', 'gzip'] as const).filter(name => flags[name])
+  const chosen = CONVERTERS.filter(name => flags[name])
   if (chosen.length > 1) {
     const names = chosen.map(name => `--${name}`).join(', ')
     throw invalid(`options ${names} lead to conflict, only one of them can be used`)
@@ -61,11 +71,9 @@ export function convertConversion(flags: ConvertFlags): Conversion {
   }
   const [converter] = chosen
   if (converter === undefined) {
-    throw invalid('specify layer converter: --estargz, --zstdchunked, --uncompress or --gzip')
+    throw invalid('specify layer converter: --estargz, --zstdchunked, --zstd, --gzip or --uncompress')
   }
-  if (converter === 'zstdchunked' && !flags.oci) {
-    throw invalid('--zstdchunked must be used in conjunction with --oci: Docker media types cannot name zstd')
-  }
+  if (converter === 'zstdchunked' || converter === 'zstd') requireOci(converter, flags)
   const warnings = helperWarnings(flags)
   if (converter === 'estargz' && !flags.oci) {
     warnings.push(
@@ -75,13 +83,23 @@ export function convertConversion(flags: ConvertFlags): Conversion {
   return {format: formatOf(converter, flags), oci: flags.oci, warnings}
 }
 
-function formatOf(
-  converter: 'estargz' | 'zstdchunked' | 'uncompress' | 'gzip',
-  flags: ConvertFlags,
-): LayerFormat {
-  if (converter === 'uncompress') return {kind: 'plain', compression: 'none'}
-  if (converter === 'gzip') return {kind: 'plain', compression: 'gzip'}
-  return lazyFormat(flags, flags['zstdchunked-chunk-size'])
+function formatOf(converter: (typeof CONVERTERS)[number], flags: ConvertFlags): LayerFormat {
+  switch (converter) {
+    case 'uncompress':
+      return {kind: 'plain', compression: 'none', level: 0}
+    case 'gzip':
+      return {kind: 'plain', compression: 'gzip', level: 0}
+    case 'zstd':
+      return {kind: 'plain', compression: 'zstd', level: flags['zstd-compression-level']}
+    case 'estargz':
+    case 'zstdchunked':
+      return lazyFormat(flags)
+  }
+}
+
+function requireOci(converter: string, flags: {readonly oci: boolean}): void {
+  if (flags.oci) return
+  throw invalid(`--${converter} must be used in conjunction with --oci: Docker media types cannot name zstd`)
 }
 
 /** What `optimize` is asked for. */
@@ -91,18 +109,20 @@ export function optimizeConversion(flags: ConversionFlags & {readonly reuse: boo
       '--reuse cannot be used with --estargz-external-toc: TOCs of reused layers are inside of them',
     )
   }
-  if (flags.zstdchunked && !flags.oci) {
-    throw invalid('--zstdchunked must be used in conjunction with --oci: Docker media types cannot name zstd')
-  }
-  return {format: lazyFormat(flags, 0), oci: flags.oci, warnings: helperWarnings(flags)}
+  if (flags.zstdchunked) requireOci('zstdchunked', flags)
+  return {format: lazyFormat(flags), oci: flags.oci, warnings: helperWarnings(flags)}
 }
 
 function lazyFormat(
-  flags: ConversionFlags & {readonly 'estargz-keep-diff-id'?: boolean},
-  zstdChunkSize: number,
+  flags: ConversionFlags & Partial<Pick<ConvertFlags, 'estargz-keep-diff-id'>>,
 ): LayerFormat {
   if (flags.zstdchunked) {
-    return {kind: 'zstdchunked', level: flags['zstdchunked-compression-level'], chunkSize: zstdChunkSize}
+    return {
+      kind: 'zstdchunked',
+      level: flags['zstdchunked-compression-level'],
+      chunkSize: flags['zstdchunked-chunk-size'],
+      dialect: flags['zstdchunked-dialect'],
+    }
   }
   return {
     kind: 'estargz',

@@ -160,6 +160,16 @@ export const conversionFlags = {
     min: 1,
     max: 22,
   }),
+  'zstdchunked-chunk-size': Flags.integer({
+    description: 'zstd:chunked chunk size in bytes (0: 4 MiB)',
+    default: 0,
+    min: 0,
+  }),
+  'zstdchunked-dialect': Flags.option({options: ['podman', 'stargz'] as const})({
+    description: 'who shall read zstd:chunked layers lazily: Podman and CRI-O, or stargz-snapshotter',
+    default: 'podman',
+    helpValue: 'podman|stargz',
+  }),
   oci: Flags.boolean({description: 'convert Docker media types to OCI media types'}),
   format: Flags.option({options: ['json'] as const})({
     description: "print the result as nerdctl's --format json does",

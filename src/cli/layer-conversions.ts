@@ -5,15 +5,17 @@ import {availableParallelism, tmpdir} from 'node:os'
 import {openConversionCache} from '../lib/cache/conversion-cache.ts'
 import type {ConversionCache} from '../lib/convert/conversion-cache.ts'
 import type {LayerConversion} from '../lib/convert/convert-image.ts'
-import {type EstargzConversionOptions, estargzConversion} from '../lib/convert/estargz-conversion.ts'
+import {estargzConversion} from '../lib/convert/estargz-conversion.ts'
+import type {LazyConversionOptions} from '../lib/convert/lazy-conversion.ts'
 import {plainConversion} from '../lib/convert/plain-conversion.ts'
+import {zstdChunkedConversion} from '../lib/convert/zstdchunked-conversion.ts'
 import {CodedError} from '../lib/errors/coded-error.ts'
 import {createBulkCodec} from '../lib/native/bulk-codec.ts'
 import {parseRecord, recordPaths} from '../lib/record/record-file.ts'
 import type {LayerFormat} from './conversion.ts'
 
 export type LayerConversionOptions = Pick<
-  EstargzConversionOptions,
+  LazyConversionOptions,
   'prioritizedIn' | 'isReusable' | 'onReuse'
 > & {
   /** Where conversions are remembered; nowhere when undefined. */
@@ -35,28 +37,24 @@ export async function readRecordPaths(file: string | undefined): Promise<readonl
   return recordPaths(parseRecord(bytes, `"${file}"`))
 }
 
-/** The conversion of one layer into `format`; throws `unsupported` for formats that have not landed. */
+/** The conversion of one layer into `format`. */
 export function createLayerConversion(format: LayerFormat, options: LayerConversionOptions): LayerConversion {
-  if (format.kind === 'zstdchunked') {
-    throw new CodedError('unsupported', 'Cannot write zstd:chunked layers: this version writes eStargz')
-  }
   const {memoryDirectory, say, ...choices} = options
   const codec = createBulkCodec()
   if (codec.name === 'node') {
     say('note: the native part is not built, conversion is slower without it (bin/setup builds it)')
   }
-  if (format.kind === 'plain') return plainConversion({codec, compression: format.compression})
-  const {level, chunkSize, minChunkSize, externalToc, keepDiffId} = format
-  return estargzConversion({
+  if (format.kind === 'plain') return plainConversion({codec, ...format})
+  const lazy = {
     ...choices,
     codec,
     temporaryDirectory: tmpdir(),
-    level,
-    chunkSize,
-    minChunkSize,
-    toc: keepDiffId ? 'outside-lossless' : externalToc ? 'outside' : 'inside',
     cache: memoryDirectory === undefined ? undefined : openMemory(memoryDirectory),
-  })
+  }
+  if (format.kind === 'zstdchunked') return zstdChunkedConversion({...lazy, ...format})
+  const {externalToc, keepDiffId} = format
+  const toc = keepDiffId ? 'outside-lossless' : externalToc ? 'outside' : 'inside'
+  return estargzConversion({...lazy, ...format, toc})
 }
 
 /** Earlier conversions only save time: a home that cannot be written must not fail one. */

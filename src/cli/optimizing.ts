@@ -4,13 +4,13 @@ import {readFile, rename, rm, writeFile} from 'node:fs/promises'
 import {tmpdir} from 'node:os'
 import {join} from 'node:path'
 import type {LayerToConvert} from '../lib/convert/convert-image.ts'
-import {type Prioritized, samePaths} from '../lib/convert/estargz-conversion.ts'
 import {
   type ManifestNode,
   type PlatformSelection,
   readConfig,
   readImageTree,
 } from '../lib/convert/image-tree.ts'
+import {type Prioritized, samePaths} from '../lib/convert/lazy-conversion.ts'
 import {CodedError} from '../lib/errors/coded-error.ts'
 import {isEstargzLayer} from '../lib/estargz/is-estargz-layer.ts'
 import type {ProgressSink} from '../lib/io/progress.ts'

@@ -14,6 +14,7 @@ const defaults: ConvertFlags & {readonly reuse: boolean} = {
   zstdchunked: false,
   uncompress: false,
   gzip: false,
+  zstd: false,
   oci: true,
   reuse: false,
   'estargz-compression-level': 9,
@@ -23,6 +24,8 @@ const defaults: ConvertFlags & {readonly reuse: boolean} = {
   'estargz-keep-diff-id': false,
   'zstdchunked-compression-level': 3,
   'zstdchunked-chunk-size': 0,
+  'zstdchunked-dialect': 'podman',
+  'zstd-compression-level': 3,
 }
 
 const estargz: LayerFormat = {
@@ -56,11 +59,33 @@ describe('what convert is asked for', () => {
   )
   check(
     {zstdchunked: true, 'zstdchunked-chunk-size': 1024},
-    {kind: 'zstdchunked', level: 3, chunkSize: 1024},
+    {kind: 'zstdchunked', level: 3, chunkSize: 1024, dialect: 'podman'},
     0,
   )
-  check({uncompress: true, oci: false}, {kind: 'plain', compression: 'none'}, 0)
-  check({gzip: true, oci: false}, {kind: 'plain', compression: 'gzip'}, 0)
+  check(
+    {zstdchunked: true, 'zstdchunked-dialect': 'stargz', 'zstdchunked-compression-level': 9},
+    {kind: 'zstdchunked', level: 9, chunkSize: 0, dialect: 'stargz'},
+    0,
+  )
+  check({uncompress: true, oci: false}, {kind: 'plain', compression: 'none', level: 0}, 0)
+  check({gzip: true, oci: false}, {kind: 'plain', compression: 'gzip', level: 0}, 0)
+  check({zstd: true, 'zstd-compression-level': 19}, {kind: 'plain', compression: 'zstd', level: 19}, 0)
+})
+
+describe('what convert refuses', () => {
+  const refuse = (flags: Partial<ConvertFlags>, message: RegExp) =>
+    it(JSON.stringify(flags), () => {
+      expect(() => convertConversion({...defaults, ...flags})).toThrow(message)
+    })
+  refuse({}, /specify layer converter/)
+  refuse({estargz: true, zstdchunked: true}, /--estargz, --zstdchunked lead to conflict/)
+  refuse({estargz: true, uncompress: true}, /--estargz, --uncompress lead to conflict/)
+  refuse({zstdchunked: true, uncompress: true}, /--zstdchunked, --uncompress lead to conflict/)
+  refuse({zstd: true, gzip: true}, /--zstd, --gzip lead to conflict/)
+  refuse({zstdchunked: true, oci: false}, /--zstdchunked must be used in conjunction with --oci/)
+  refuse({zstd: true, oci: false}, /--zstd must be used in conjunction with --oci/)
+  refuse({estargz: true, 'estargz-keep-diff-id': true}, /needs --estargz-external-toc/)
+  refuse({estargz: true, 'estargz-gzip-helper': 'zopfli'}, /unknown/)
 })
 
 describe('what optimize is asked for', () => {

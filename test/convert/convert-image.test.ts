@@ -3,12 +3,9 @@ import {beforeEach, describe, expect, it} from 'vitest'
 import type {ConversionCache, ConversionFacts} from '../../src/lib/convert/conversion-cache.ts'
 import {type ConvertedImage, convertImage} from '../../src/lib/convert/convert-image.ts'
 import {copyImage} from '../../src/lib/convert/copy-image.ts'
-import {
-  type EstargzConversionOptions,
-  estargzConversion,
-  samePaths,
-} from '../../src/lib/convert/estargz-conversion.ts'
+import {type EstargzConversionOptions, estargzConversion} from '../../src/lib/convert/estargz-conversion.ts'
 import type {PlatformSelection} from '../../src/lib/convert/image-tree.ts'
+import {samePaths} from '../../src/lib/convert/lazy-conversion.ts'
 import {codeOf} from '../../src/lib/errors/coded-error.ts'
 import {digestOf} from '../../src/lib/io/sha256.ts'
 import {openLocalStore} from '../../src/lib/layout/local-store.ts'

@@ -7,7 +7,7 @@ import {platformsFrom} from '../../cli/platforms.ts'
 export default class ImageConvert extends BaseCommand {
   static override summary = 'Convert the layers of an image'
   static override description =
-    `Writes the image with every layer as eStargz or zstd:chunked, for lazy pulling, or back as plain gzip or
+    `Writes the image with every layer as eStargz or zstd:chunked, for lazy pulling, or back as plain zstd, gzip or
 uncompressed. The digest of the new image is printed. Source and target are names in the store, or places such as
 docker://… and oci:….`
   static override examples = [
@@ -31,13 +31,15 @@ docker://… and oci:….`
     }),
     ...conversionFlags,
     'zstdchunked-record-in': Flags.string({description: 'as --estargz-record-in'}),
-    'zstdchunked-chunk-size': Flags.integer({
-      description: 'zstd:chunked chunk size in bytes (0: 4 MiB)',
-      default: 0,
-      min: 0,
+    zstd: Flags.boolean({description: 'plain zstd layers, which cannot be read lazily; needs --oci'}),
+    'zstd-compression-level': Flags.integer({
+      description: 'zstd compression level',
+      default: 3,
+      min: 1,
+      max: 22,
     }),
-    uncompress: Flags.boolean({description: 'uncompressed layers'}),
     gzip: Flags.boolean({description: 'plain gzip layers, which cannot be read lazily'}),
+    uncompress: Flags.boolean({description: 'uncompressed layers'}),
     ...platformFlags,
     ...progressFlags,
     ...registryFlags,
@@ -55,7 +57,7 @@ docker://… and oci:….`
     const {openConversionTarget} = await import('../../cli/conversion-target.ts')
     const {describeConversion, reportConversion} = await import('../../cli/conversion-report.ts')
     const {convertImage} = await import('../../lib/convert/convert-image.ts')
-    const {samePaths} = await import('../../lib/convert/estargz-conversion.ts')
+    const {samePaths} = await import('../../lib/convert/lazy-conversion.ts')
     await using session = await this.openSession({...flags, creds: flags.user})
     warnings.forEach(session.say)
     const recordFile =

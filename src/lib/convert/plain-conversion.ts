@@ -1,27 +1,31 @@
-// The layer conversion that goes back to what every tool reads: the tar as it is, bare or in plain gzip members.
+// The layer conversion that goes back to what every tool reads: the tar as it is, bare or in plain gzip members or zstd
+// frames.
 
-import type {BulkCodec} from '../compression/codec.ts'
+import type {BulkCodec, MemberKind} from '../compression/codec.ts'
 import {CodedError} from '../errors/coded-error.ts'
 import {decompressStream} from '../io/decompress.ts'
 import {digestOf} from '../io/sha256.ts'
 import {CONTAINERD_UNCOMPRESSED, isLazyAnnotation, withoutLazyAnnotations} from '../oci/annotations.ts'
 import {digestFromHash} from '../oci/digest.ts'
-import {layerCompressionOf, layerMediaType} from '../oci/media-type.ts'
+import {type LayerCompression, layerCompressionOf, layerMediaType} from '../oci/media-type.ts'
 import type {LayerConversion, LayerResult, LayerToConvert} from './convert-image.ts'
 import {copyBlob} from './copy-image.ts'
 import {defaultMaxUncompressedSize} from './spool-layer.ts'
 
 export interface PlainConversionOptions {
   readonly codec: BulkCodec
-  readonly compression: 'none' | 'gzip'
+  readonly compression: LayerCompression
+  /** Of zstd, 1–22; default 3. gzip has one level. */
+  readonly level?: number
 }
 
-/** Bytes of the tar in one gzip member: large enough that cutting costs nothing, small enough for every core. */
+/** Bytes of the tar in one member: large enough that cutting costs nothing, small enough for every core. */
 const MEMBER_SIZE = 4 << 20
 /** Bytes of the tar that are held in memory and compressed at once. */
 const BATCH_SIZE = 8 * MEMBER_SIZE
 /** The level of libdeflate that is no larger than zlib's 9. */
-const LEVEL = 6
+const GZIP_LEVEL = 6
+const DEFAULT_ZSTD_LEVEL = 3
 
 /**
  * Keeps every layer's tar to the last byte, so that DiffIDs stay: a TOC and landmarks that an earlier conversion put into
@@ -29,16 +33,19 @@ const LEVEL = 6
  */
 export function plainConversion(options: PlainConversionOptions): LayerConversion {
   const {codec, compression} = options
+  const level = compression === 'zstd' ? (options.level ?? DEFAULT_ZSTD_LEVEL) : GZIP_LEVEL
   return {
     key: ({descriptor, diffId, family}) =>
-      digestOf(JSON.stringify(['plain', compression, codec.name, family, descriptor, diffId])),
+      digestOf(JSON.stringify(['plain', compression, level, codec.name, family, descriptor, diffId])),
     convert: layer =>
-      isThereAlready(layer, compression) ? keepLayer(layer) : convertToPlain(layer, options),
+      isThereAlready(layer, compression)
+        ? keepLayer(layer)
+        : convertToPlain(layer, {codec, compression, level}),
   }
 }
 
-/** A gzip layer that can be read lazily is made anew: its many members and its footer have no use any more. */
-function isThereAlready({descriptor}: LayerToConvert, compression: 'none' | 'gzip'): boolean {
+/** A layer that can be read lazily is made anew: its many members and its footer have no use any more. */
+function isThereAlready({descriptor}: LayerToConvert, compression: LayerCompression): boolean {
   if (layerCompressionOf(descriptor.mediaType) !== compression) return false
   return compression === 'none' || !Object.keys(descriptor.annotations ?? {}).some(isLazyAnnotation)
 }
@@ -53,7 +60,7 @@ async function keepLayer(layer: LayerToConvert): Promise<LayerResult> {
 
 async function convertToPlain(
   layer: LayerToConvert,
-  {codec, compression}: PlainConversionOptions,
+  {codec, compression, level}: Required<PlainConversionOptions>,
 ): Promise<LayerResult> {
   const {descriptor, diffId, target, signal} = layer
   const mediaType = layerMediaType(compression, layer.family)
@@ -63,7 +70,7 @@ async function convertToPlain(
   let size = 0
   for await (const tar of batchesOf(decompress(layer))) {
     const hashed = tarDigester.update(tar)
-    const pieces = compression === 'none' ? [tar] : await compressMembers(tar, codec)
+    const pieces = compression === 'none' ? [tar] : await compressMembers(compression, level, tar, codec)
     for (const piece of pieces) {
       size += piece.length
       await Promise.all([blob.write(piece), blobDigester.update(piece)])
@@ -139,14 +146,19 @@ async function* batchesOf(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<Uin
   if (filled > 0 || isFirst) yield batch.subarray(0, filled)
 }
 
-/** Gzip members of `MEMBER_SIZE` bytes each: cut by position alone, so that the output is a function of the input. */
-async function compressMembers(tar: Uint8Array, codec: BulkCodec): Promise<Uint8Array[]> {
+/** Members of `MEMBER_SIZE` bytes each: cut by position alone, so that the output is a function of the input. */
+async function compressMembers(
+  kind: MemberKind,
+  level: number,
+  tar: Uint8Array,
+  codec: BulkCodec,
+): Promise<Uint8Array[]> {
   const spool = {size: tar.length, storage: tar}
   // An empty tar has an empty member: no bytes at all are no gzip.
   const count = Math.max(1, Math.ceil(tar.length / MEMBER_SIZE))
   const members = Array.from({length: count}, (_, index) => {
     const offset = index * MEMBER_SIZE
-    return codec.compressMembers('gzip', LEVEL, spool, {
+    return codec.compressMembers(kind, level, spool, {
       literals: new Uint8Array(0),
       offsets: Float64Array.of(offset),
       sizes: Float64Array.of(Math.min(MEMBER_SIZE, tar.length - offset)),

@@ -2,7 +2,7 @@
 
 import {encodeBase64} from '../io/base64.ts'
 import {type Digest, digestFromHash} from '../oci/digest.ts'
-import type {TarEntry} from '../tar/tar-entry.ts'
+import type {TarEntry, TarTime} from '../tar/tar-entry.ts'
 import type {LayerPlan, PlannedEntry} from './plan-layer.ts'
 import type {TocEntry} from './toc.ts'
 
@@ -104,7 +104,16 @@ const LAST_SECOND = Date.UTC(9999, 11, 31, 23, 59, 59) / 1000
 /** RFC 3339 in UTC, rounded to seconds; empty for the first second of the epoch, as the reference leaves it out. */
 export function formatModtime({mtimeSeconds, mtimeNanoseconds}: TarEntry): string {
   if (mtimeSeconds === 0) return ''
-  const rounded = mtimeNanoseconds >= 500_000_000 ? mtimeSeconds + 1 : mtimeSeconds
-  const clamped = Math.min(Math.max(rounded, FIRST_SECOND), LAST_SECOND)
+  return formatSeconds(mtimeNanoseconds >= 500_000_000 ? mtimeSeconds + 1 : mtimeSeconds)
+}
+
+/** RFC 3339 in UTC, exactly: with as many digits of the fraction as there are. */
+export function formatTime({seconds, nanoseconds}: TarTime): string {
+  const fraction = nanoseconds === 0 ? '' : `.${String(nanoseconds).padStart(9, '0').replace(/0+$/, '')}`
+  return formatSeconds(seconds).replace('Z', `${fraction}Z`)
+}
+
+function formatSeconds(seconds: number): string {
+  const clamped = Math.min(Math.max(seconds, FIRST_SECOND), LAST_SECOND)
   return new Date(clamped * 1000).toISOString().replace('.000Z', 'Z')
 }

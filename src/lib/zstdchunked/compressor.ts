@@ -1,0 +1,75 @@
+// How zstd:chunked layers end: an end of the archive, then in skippable frames, which decompressors pass over, the TOC, the
+// tar-split, and a footer. The blob is the same for readers of both dialects: stargz-snapshotter finds the TOC by the
+// footer, containers/storage by annotations of the manifest. But annotations of both cannot be on one layer, because
+// Podman 5 refuses it then.
+
+import type {Compressor} from '../compression/layer-format.ts'
+import {compressPieces, END_OF_ARCHIVE} from '../estargz/compressor.ts'
+import {digestOf} from '../io/sha256.ts'
+import {encodeStargzFooter, type FramePosition} from './footer.ts'
+import {encodeStargzPositions, encodeStoragePositions} from './positions.ts'
+import {encodeSkippableHeader, SKIPPABLE_HEADER_SIZE} from './skippable-frame.ts'
+import {buildTarSplit, type TarSplit} from './tar-split.ts'
+import {encodeStorageToc} from './toc-of-plan.ts'
+
+/** Whose annotations a layer gets: containers/storage's (Podman, CRI-O), or stargz-snapshotter's. */
+export type ZstdChunkedDialect = 'podman' | 'stargz'
+
+/** `level` is 1–22. */
+export function zstdChunkedCompressor(level: number, dialect: ZstdChunkedDialect): Compressor {
+  return {
+    memberKind: 'zstd',
+    level,
+    begin(layer, {signal} = {}) {
+      const {codec} = layer
+      const abort = new AbortController()
+      const tarSplit = buildTarSplit(layer, level, {
+        signal: signal ? AbortSignal.any([signal, abort.signal]) : abort.signal,
+      })
+      // A failure is thrown by `finish`; until then it must not count as unhandled.
+      tarSplit.catch(() => {})
+      return {
+        async finish(placed, dataSize) {
+          const split = await tarSplit
+          const tarSplitDigest = digestOf(split.bytes)
+          const toc = encodeStorageToc(layer, placed, {dataSize, tarSplitDigest})
+          const tocFrame = await compressPieces('zstd', level, [toc], codec)
+          const end = await compressPieces('zstd', level, [END_OF_ARCHIVE], codec)
+          const positions = {
+            ...placeFrames(dataSize + end.length, {tocFrame, tocSize: toc.length, split}),
+            tocChecksum: digestOf(tocFrame),
+          }
+          const frames = [tocFrame, split.bytes, encodeStargzFooter(positions.toc)]
+          return {
+            toc,
+            blobPieces: [end, ...frames.flatMap(frame => [encodeSkippableHeader(frame.length), frame])],
+            tarPieces: [END_OF_ARCHIVE],
+            annotations:
+              dialect === 'podman'
+                ? encodeStoragePositions(positions)
+                : encodeStargzPositions(positions, digestOf(toc)),
+          }
+        },
+        async [Symbol.asyncDispose]() {
+          abort.abort()
+          await tarSplit.catch(() => {})
+        },
+      }
+    },
+  }
+}
+
+/** Where TOC and tar-split are, one skippable frame after the other from `offset` on. */
+function placeFrames(
+  offset: number,
+  frames: {readonly tocFrame: Uint8Array; readonly tocSize: number; readonly split: TarSplit},
+): {readonly toc: FramePosition; readonly tarSplit: FramePosition} {
+  const {tocFrame, tocSize, split} = frames
+  const toc = {offset: offset + SKIPPABLE_HEADER_SIZE, size: tocFrame.length, rawSize: tocSize}
+  const tarSplit = {
+    offset: toc.offset + toc.size + SKIPPABLE_HEADER_SIZE,
+    size: split.bytes.length,
+    rawSize: split.rawSize,
+  }
+  return {toc, tarSplit}
+}

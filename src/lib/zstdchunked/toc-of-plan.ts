@@ -1,0 +1,73 @@
+// The TOC of a zstd:chunked layer: that of eStargz with what containers/storage asks for besides. One TOC serves readers of
+// both dialects, because each passes over the fields that it does not know.
+//
+// What differs: no white space; every time exactly, also that of the epoch, and device numbers of all entries, because
+// containers/storage compares both with the tar's; where each file's frames end; the digest of the tar-split.
+
+import type {LayerToWrite} from '../compression/layer-format.ts'
+import {formatTime, type PlacedUnits, tocOfPlan} from '../estargz/toc-of-plan.ts'
+import type {Digest} from '../oci/digest.ts'
+
+export interface StorageTocOptions {
+  /** Where in the blob the members of files end. */
+  readonly dataSize: number
+  /** Of the tar-split as compressed. */
+  readonly tarSplitDigest: Digest
+}
+
+/** Characters of JSON that are encoded at once. */
+const PART_SIZE = 1 << 20
+
+/** The TOC's JSON. */
+export function encodeStorageToc(
+  {plan, chunkSize}: Pick<LayerToWrite, 'plan' | 'chunkSize'>,
+  placed: PlacedUnits,
+  {dataSize, tarSplitDigest}: StorageTocOptions,
+): Uint8Array {
+  const encoder = new TextEncoder()
+  const parts: Uint8Array[] = []
+  let text = '{"version":1,"entries":['
+  let separator = ''
+  for (const entry of entriesOf()) {
+    text += separator + JSON.stringify(withoutZeros(entry))
+    separator = ','
+    if (text.length < PART_SIZE) continue
+    parts.push(encoder.encode(text))
+    text = ''
+  }
+  parts.push(encoder.encode(`${text}],"tarSplitDigest":"${tarSplitDigest}"}`))
+  return Buffer.concat(parts)
+
+  function* entriesOf(): Generator<object> {
+    const entries = tocOfPlan(plan, chunkSize, placed)[Symbol.iterator]()
+    for (const {entry, firstUnit, unitCount} of plan.entries) {
+      const lastUnit = firstUnit + unitCount - 1
+      for (let chunk = 0; chunk < Math.max(1, unitCount); chunk++) {
+        const base = entries.next().value!
+        const endOffset = unitCount > 0 && chunk === unitCount - 1 ? endOf(lastUnit) : 0
+        const {accessTime, changeTime, devMajor, devMinor} = entry
+        yield chunk > 0
+          ? {...base, endOffset}
+          : {
+              ...base,
+              modtime: formatTime({seconds: entry.mtimeSeconds, nanoseconds: entry.mtimeNanoseconds}),
+              accesstime: accessTime && formatTime(accessTime),
+              changetime: changeTime && formatTime(changeTime),
+              devMajor,
+              devMinor,
+              endOffset,
+            }
+      }
+    }
+  }
+
+  /** Every unit is a frame of its own. */
+  function endOf(unit: number): number {
+    return placed.offsets[unit + 1] ?? dataSize
+  }
+}
+
+/** As Go leaves out what is zero or empty; every entry has a name and a type. */
+function withoutZeros(entry: object): object {
+  return Object.fromEntries(Object.entries(entry).filter(([key, value]) => value || key === 'name'))
+}
