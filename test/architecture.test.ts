@@ -12,6 +12,7 @@ const WORDS = ['oci', 'vfs']
 const FORMATS = ['tar', 'compression', 'estargz', 'zstdchunked', 'erofs', 'record']
 const ADAPTERS = [
   'registry',
+  'kubernetes',
   'registry-server',
   'layout',
   'archive',
@@ -39,6 +40,8 @@ const ADAPTER_EXCEPTIONS: Readonly<Record<string, readonly string[]>> = {
   rootfs: ['mount', 'native'],
   // An archive is a layout in a tar, and imports unpack into one.
   archive: ['layout'],
+  // HTTP, credentials and their formats are the registry's; a cluster only keeps some of them.
+  kubernetes: ['registry'],
   // gRPC over a unix socket is gRPC over a unix socket.
   'snapshotter-client': ['containerd'],
 }

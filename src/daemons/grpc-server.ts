@@ -1,5 +1,6 @@
 // gRPC over a unix socket, the serving side: handlers are async functions that throw CodedErrors.
 
+import {chmod} from 'node:fs/promises'
 import {
   create,
   type DescMessage,
@@ -12,6 +13,7 @@ import {
   toBinary,
 } from '@bufbuild/protobuf'
 import * as grpc from '@grpc/grpc-js'
+import {type GrpcFailure, isGrpcFailure} from '../lib/containerd/grpc.ts'
 import {codeOf, describeError, type ErrorCode} from '../lib/errors/coded-error.ts'
 
 /** What a handler knows of its call. */
@@ -36,18 +38,20 @@ export type Handlers<S extends {readonly method: Record<string, DescMethod>}> = 
 /** A method known by its path alone, answered with the bytes that came from somewhere else. */
 export type RawHandler = (request: Buffer, metadata: grpc.Metadata, call: ServedCall) => Promise<Buffer>
 
-export interface GrpcServer {
+/** Disposing lets running calls finish for a moment, then ends them. */
+export interface GrpcServer extends AsyncDisposable {
   add<S extends {readonly typeName: string; readonly method: Record<string, DescMethod>}>(
     service: S,
     handlers: Handlers<S>,
   ): void
   /** Serves the unary method at `path` (`/package.Service/Method`) without looking into its messages. */
   addRaw(path: string, handler: RawHandler): void
-  /** Resolves once callers can connect. */
+  /** Serves on a unix socket, for its owner alone. Resolves once callers can connect. */
   listen(socketPath: string): Promise<void>
-  /** Lets running calls finish for `graceMs`, then ends them. */
-  close(graceMs: number): Promise<void>
 }
+
+/** How long running calls may take to end when the server does. */
+const CLOSE_GRACE_MS = 5_000
 
 /** containerd's own limit for one message, either way (defaults.DefaultMaxRecvMsgSize). */
 const MAX_MESSAGE_SIZE = 16 * 1024 * 1024
@@ -59,7 +63,7 @@ export function createGrpcServer(onFailure: (method: string, error: unknown) => 
     'grpc.max_send_message_length': MAX_MESSAGE_SIZE,
   })
 
-  function fail(path: string, error: unknown, signal: AbortSignal): grpc.ServiceError {
+  function fail(path: string, error: unknown, signal: AbortSignal): grpc.ServiceError | GrpcFailure {
     if (!signal.aborted) onFailure(path, error)
     return statusOf(error)
   }
@@ -107,16 +111,18 @@ export function createGrpcServer(onFailure: (method: string, error: unknown) => 
         handler(request as Buffer, metadata, {signal}),
       )
     },
-    listen: socketPath =>
-      new Promise((resolve, reject) => {
+    async listen(socketPath) {
+      await new Promise<void>((resolve, reject) => {
         server.bindAsync(`unix:${socketPath}`, grpc.ServerCredentials.createInsecure(), error => {
           if (error) reject(error)
           else resolve()
         })
-      }),
-    close: graceMs =>
+      })
+      await chmod(socketPath, 0o600)
+    },
+    [Symbol.asyncDispose]: () =>
       new Promise(resolve => {
-        const timer = setTimeout(() => server.forceShutdown(), graceMs)
+        const timer = setTimeout(() => server.forceShutdown(), CLOSE_GRACE_MS)
         server.tryShutdown(() => {
           clearTimeout(timer)
           resolve()
@@ -155,7 +161,9 @@ function signalOf(call: {on(event: 'cancelled', listener: () => void): unknown})
 }
 
 /** What a caller sees of an error: the status that its code stands for, and the whole story as message. */
-export function statusOf(error: unknown): grpc.ServiceError {
+function statusOf(error: unknown): grpc.ServiceError | GrpcFailure {
+  // Another server's failure is passed on as it is.
+  if (isGrpcFailure(error)) return error
   const code = STATUS_OF_CODE[codeOf(error)]
   const details = describeError(error)
   return Object.assign(new Error(details), {code, details, metadata: new grpc.Metadata()})

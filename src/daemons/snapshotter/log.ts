@@ -4,7 +4,7 @@ import {type Logger, pino} from 'pino'
 import type {LogLevel} from './flags.ts'
 
 /** Fields first, then the message, as pino has it. */
-export type Log = Pick<Logger, 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal'>
+export type Log = Pick<Logger, 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal' | 'level'>
 
 /** Opens the log. Lines are written at once: what a crash leaves behind is what was logged. */
 export function openLog(level: LogLevel): Log {

@@ -1,16 +1,20 @@
 // The composition root: what the daemon consists of, and in which order it starts and ends.
 
-import {chmod} from 'node:fs/promises'
 import {CodedError, codeOf, describeError} from '../../lib/errors/coded-error.ts'
+import {SILENT_OBSERVER} from '../../lib/snapshot/layer-observer.ts'
+import type {LazyLayerMounter} from '../../lib/snapshot/lazy-layer-status.ts'
 import {createSnapshotter, type Snapshotter} from '../../lib/snapshot/snapshotter.ts'
-import {createGrpcServer} from '../grpc-server.ts'
+import {createGrpcServer, type GrpcServer} from '../grpc-server.ts'
 import {loadConfig, type SnapshotterConfig} from './config.ts'
 import {type DaemonFlags, DEFAULT_CONFIG} from './flags.ts'
+import {serveDebug, serveMetrics} from './http-endpoints.ts'
 import {makeWayForSocket} from './listen-socket.ts'
 import type {Log} from './log.ts'
+import {createMetrics, type Metrics} from './metrics.ts'
 import {createMounter} from './mounter.ts'
-import {createNotify} from './notify.ts'
+import {createNotify, type Notify} from './notify.ts'
 import {overlayOptionsOfThisMachine} from './overlay-options.ts'
+import {type DaemonKeychains, openKeychains, registryOptions} from './registry.ts'
 import {serveSnapshots} from './snapshots-service.ts'
 import {openState} from './state.ts'
 import {serveLazyLayers} from './status-service.ts'
@@ -36,34 +40,26 @@ export class StopRequest extends CodedError {
   }
 }
 
-/** How long running requests may take to end when the daemon does. */
-const CLOSE_GRACE_MS = 5_000
-
 /** Runs until stopped. SIGTERM leaves what is mounted, for the next daemon; SIGINT unmounts it. */
 export async function runSnapshotter({flags, log, env, stop}: DaemonOptions): Promise<void> {
   const config = await readConfig(flags, log)
-  const notify = createNotify(env.NOTIFY_SOCKET, log)
   // The table is the lock on the root directory: it comes before everything that a second daemon must not touch.
   using state = await openState(flags.root)
   await makeWayForSocket(flags.address)
-  const mounter = await createMounter({config, flags, log, env})
+  await using keychains = openKeychains(config, env, log)
+  const metrics = config.metricsAddress === undefined ? undefined : createMetrics()
+  const observer = metrics?.observer ?? SILENT_OBSERVER
+  const registry = registryOptions(config, keychains.all, env)
+  const mounter = await createMounter({config, flags, log, observer, registry})
   let how: 'leave' | 'unmount' = 'leave'
   try {
+    metrics?.follow(() => mounter.status())
     const overlayOptions = overlayOptionsOfThisMachine()
     const snapshotter = createSnapshotter({...state, mounter, overlayOptions, log, now: () => new Date()})
     await restoreMounts(snapshotter, config, {log, signal: stop})
     mounter.resume()
-    const server = createGrpcServer((method, error) => logFailure(log, method, error))
-    serveSnapshots(server, snapshotter)
-    serveLazyLayers(server, () => mounter.status())
-    await server.listen(flags.address)
-    await chmod(flags.address, 0o600)
-    log.info({address: flags.address, root: flags.root}, 'serving snapshots')
-    notify('READY=1')
-    const signal = await stopSignalOf(stop)
-    log.info({signal}, 'stopping')
-    notify('STOPPING=1')
-    await server.close(CLOSE_GRACE_MS)
+    const notify = createNotify(env.NOTIFY_SOCKET, log)
+    const signal = await serve({config, flags, log, notify, stop}, {snapshotter, mounter, keychains, metrics})
     if (signal === 'SIGINT') {
       how = 'unmount'
       await snapshotter.unmountAll()
@@ -73,6 +69,50 @@ export async function runSnapshotter({flags, log, env, stop}: DaemonOptions): Pr
   }
 }
 
+interface ServeOptions extends Omit<DaemonOptions, 'env'> {
+  readonly config: SnapshotterConfig
+  readonly notify: Notify
+}
+
+interface Served {
+  readonly snapshotter: Snapshotter
+  readonly mounter: LazyLayerMounter
+  readonly keychains: DaemonKeychains
+  readonly metrics: Metrics | undefined
+}
+
+/** Answers requests until stopped; resolves to what stopped it, when everybody has had an answer. */
+async function serve(options: ServeOptions, served: Served): Promise<StopSignal> {
+  const {config, flags, log, notify, stop} = options
+  const {snapshotter, mounter, keychains, metrics} = served
+  await using _metrics = metrics && (await serveMetrics(config.metricsAddress!, metrics))
+  await using _debug = config.debugAddress === undefined ? undefined : await serveDebug(config.debugAddress)
+  await using server = openServer(log)
+  serveSnapshots(server, snapshotter)
+  serveLazyLayers(server, () => mounter.status())
+  const listenPath = config.criKeychain?.listenPath || flags.address
+  await using criServer = listenPath === flags.address ? undefined : openServer(log)
+  keychains.cri?.serve(criServer ?? server)
+  if (criServer) {
+    await makeWayForSocket(listenPath)
+    await criServer.listen(listenPath)
+  }
+  await server.listen(flags.address)
+  log.info({address: flags.address, root: flags.root}, 'serving snapshots')
+  notify('READY=1')
+  const signal = await stopSignalOf(stop)
+  log.info({signal}, 'stopping')
+  notify('STOPPING=1')
+  return signal
+}
+
+function openServer(log: Log): GrpcServer {
+  return createGrpcServer((method, error) => {
+    const level = codeOf(error) === 'internal' ? 'error' : 'debug'
+    log[level]({method, code: codeOf(error), error: describeError(error)}, 'request failed')
+  })
+}
+
 async function readConfig(flags: DaemonFlags, log: Log): Promise<SnapshotterConfig> {
   const mayBeMissing = flags.config === DEFAULT_CONFIG
   const {config, unknownKeys, withoutEffect} = await loadConfig(flags.config, mayBeMissing)
@@ -80,6 +120,7 @@ async function readConfig(flags: DaemonFlags, log: Log): Promise<SnapshotterConf
   for (const {key, reason} of withoutEffect) {
     log.warn({key, reason, config: flags.config}, 'key of the configuration has no effect')
   }
+  if (config.debug) log.level = 'debug'
   return config
 }
 
@@ -111,9 +152,4 @@ function stopSignalOf(stop: AbortSignal): Promise<StopSignal> {
     if (stop.aborted) done()
     else stop.addEventListener('abort', done, {once: true})
   })
-}
-
-function logFailure(log: Log, method: string, error: unknown): void {
-  const level = codeOf(error) === 'internal' ? 'error' : 'debug'
-  log[level]({method, code: codeOf(error), error: describeError(error)}, 'request failed')
 }

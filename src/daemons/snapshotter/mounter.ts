@@ -8,11 +8,9 @@ import {GZIP_DECOMPRESSORS} from '../../lib/estargz/decompressor.ts'
 import {createFetchQueue} from '../../lib/layer/fetch-queue.ts'
 import {createLayerMounter, type RestorableMounter} from '../../lib/layer/layer-mounter.ts'
 import {createBulkCodec} from '../../lib/native/bulk-codec.ts'
-import {createDockerKeychain} from '../../lib/registry/docker-config.ts'
-import {openRegistry, type Registry} from '../../lib/registry/registry.ts'
-import {SILENT_OBSERVER} from '../../lib/snapshot/layer-observer.ts'
+import {openRegistry, type Registry, type RegistryOptions} from '../../lib/registry/registry.ts'
+import type {LayerObserver} from '../../lib/snapshot/layer-observer.ts'
 import {ZSTD_DECOMPRESSORS} from '../../lib/zstdchunked/decompressor.ts'
-import {packageVersion} from '../version.ts'
 import {openBackend} from './backend.ts'
 import type {SnapshotterConfig} from './config.ts'
 import type {DaemonFlags} from './flags.ts'
@@ -23,7 +21,9 @@ export interface MounterOptions {
   readonly config: SnapshotterConfig
   readonly flags: DaemonFlags
   readonly log: Log
-  readonly env: Readonly<Record<string, string | undefined>>
+  readonly observer: LayerObserver
+  /** How registries are reached, and with which credentials. */
+  readonly registry: RegistryOptions
 }
 
 /** Prefetches at a time, of all layers together. */
@@ -36,7 +36,7 @@ export async function createMounter(options: MounterOptions): Promise<Restorable
   const {config, flags, log} = options
   const root = join(flags.root, 'stargz')
   await mkdir(root, {recursive: true, mode: 0o700})
-  const registry = openRegistry(registryOptions(options))
+  const registry = openRegistry(options.registry)
   try {
     const mounter = createLayerMounter({
       cache: await openLayerCache({
@@ -54,7 +54,7 @@ export async function createMounter(options: MounterOptions): Promise<Restorable
         quietMs: QUIET_MS,
       }),
       log,
-      observer: SILENT_OBSERVER,
+      observer: options.observer,
       verification: verificationOf(config),
       prefetchSize: config.prefetch ? config.prefetchSize : undefined,
       fill: config.backgroundFetch,
@@ -81,35 +81,4 @@ async function closeAll(
 function verificationOf(config: SnapshotterConfig): 'required' | 'on-request' | 'off' {
   if (config.disableVerification) return 'off'
   return config.allowNoVerification ? 'on-request' : 'required'
-}
-
-function registryOptions({config, env}: MounterOptions) {
-  const {resolver, blob} = config
-  return {
-    keychain: createDockerKeychain({env, uid: process.getuid?.()}),
-    hostsDir: resolver.hostsDir,
-    mirrorsOf: (domain: string) =>
-      (resolver.mirrors.get(domain) ?? []).map(({host, insecure, headers, requestTimeoutMs}) => ({
-        address: host,
-        plainHttp: insecure,
-        headers,
-        timeouts: requestTimeoutMs === undefined ? undefined : timeoutsOf(requestTimeoutMs),
-      })),
-    retry: {
-      attempts: blob.retry.attempts,
-      minDelayMs: blob.retry.minDelayMs,
-      maxDelayMs: blob.retry.maxDelayMs,
-    },
-    timeouts: timeoutsOf(resolver.requestTimeoutMs),
-    proxy: {
-      httpProxy: env.http_proxy || env.HTTP_PROXY,
-      httpsProxy: env.https_proxy || env.HTTPS_PROXY,
-      noProxy: env.no_proxy || env.NO_PROXY,
-    },
-    userAgent: `containerd-stargz-grpc/${packageVersion()}`,
-  }
-}
-
-function timeoutsOf(ms: number) {
-  return {connectMs: ms, headersMs: ms, bodyIdleMs: ms}
 }

@@ -62,6 +62,18 @@ export function authFiles({env, uid}: DockerKeychainOptions): string[] {
   ].filter(path => path !== undefined)
 }
 
+/**
+ * What the text of a `config.json` says about hosts, without its helpers: those are for files of this machine. `source`
+ * names it in errors. Throws `failed-precondition` for text that is none.
+ */
+export function parseDockerAuths(
+  text: string,
+  source: string,
+): (host: string, path: string) => Credential | undefined {
+  const {auths} = parseAuthConfig(text, source)
+  return (host, path) => findInAuths(auths, hostNames(host), path)
+}
+
 /** A reader that parses the file again only after it has changed. */
 function createConfigFile(path: string): () => Promise<AuthConfig | undefined> {
   let known: {readonly version: string; readonly config: AuthConfig} | undefined

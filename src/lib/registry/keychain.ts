@@ -22,6 +22,30 @@ export interface Keychain {
 /** No credentials: every request is anonymous. */
 export const ANONYMOUS: Keychain = {find: async () => undefined}
 
+/**
+ * Asks several keychains, the first that knows a host counts. One that fails is told to `onFailure`, and the next is
+ * asked: a broken file must not keep a process that runs for long from registries that need no credentials.
+ */
+export function chainKeychains(
+  keychains: readonly Keychain[],
+  onFailure: (error: unknown) => void,
+): Keychain {
+  return {
+    async find(host, path, options) {
+      for (const keychain of keychains) {
+        try {
+          const found = await keychain.find(host, path, options)
+          if (found) return found
+        } catch (error) {
+          options?.signal?.throwIfAborted()
+          onFailure(error)
+        }
+      }
+      return undefined
+    },
+  }
+}
+
 /** The credential that `--user NAME:PASSWORD` gives; the password may hold colons. Throws `invalid-argument`. */
 export function parseUser(text: string): Credential {
   const colon = text.indexOf(':')

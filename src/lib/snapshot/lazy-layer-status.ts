@@ -31,6 +31,8 @@ export interface LazyLayerStatus {
 /** A mounter that the daemon can ask and end. */
 export interface LazyLayerMounter extends LayerMounter {
   status(): readonly LazyLayerStatus[]
+  /** After a restart, once every layer is mounted again: goes on with what was asked meanwhile. */
+  resume(): void
   /** `leave`: mounts live on, for the next daemon to take over; `unmount`: nothing stays mounted. */
   close(how: 'leave' | 'unmount'): Promise<void>
 }
