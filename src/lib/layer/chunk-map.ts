@@ -27,7 +27,8 @@ export interface ChunkMap {
   readonly streamChunks: Uint32Array
 }
 
-const HASH_SIZE = 32
+/** Bytes of a SHA-256. */
+export const HASH_SIZE = 32
 const DIGEST_PREFIX = 'sha256:'
 /** A stream is decompressed as a whole, in memory. No writer makes larger ones unless told to. */
 const MAX_STREAM_SIZE = 256 << 20
