@@ -4,6 +4,7 @@ import {join} from 'node:path'
 import {CodedError} from '../../lib/errors/coded-error.ts'
 import {openDataFileSystem} from '../../lib/fuse/data-files.ts'
 import {createErofsBackend} from '../../lib/fuse/erofs-backend.ts'
+import {openKeeper} from '../../lib/fuse/keeper.ts'
 import {createTreeBackend} from '../../lib/fuse/tree-backend.ts'
 import {openTreeFileSystem} from '../../lib/fuse/tree-file-system.ts'
 import type {MountBackend} from '../../lib/layer/ports.ts'
@@ -15,7 +16,10 @@ import {overlayOptionsOfThisMachine} from './overlay-options.ts'
 /** The backend that is configured, or the best that this kernel has. */
 export async function openBackend(root: string, config: SnapshotterConfig, log: Log): Promise<MountBackend> {
   const {mountBackend: wanted} = config
-  const options = {deadlineMs: config.blob.fetchTimeoutMs, log}
+  const keeper =
+    config.keeper && (await openKeeper({directory: keeperDirectory(root, config.keeper.address)}))
+  if (keeper) log.info({}, 'Start snapshotter with fusemanager mode')
+  const options = {deadlineMs: config.blob.fetchTimeoutMs, log, keeper}
   if (wanted !== 'fuse') {
     if (await canMountErofs(root)) {
       log.info({backend: 'erofs'}, 'mounting layers')
@@ -31,4 +35,12 @@ export async function openBackend(root: string, config: SnapshotterConfig, log: 
   log.info({backend: 'fuse'}, 'mounting layers')
   const opaque = overlayOptionsOfThisMachine().includes('userxattr') ? 'user' : 'trusted'
   return createTreeBackend(await openTreeFileSystem({...options, mountpoint: join(root, 'trees')}), opaque)
+}
+
+/**
+ * Where the keeper has its socket: it belongs to the mounts below `root`, and so goes with them. The configured address,
+ * where the reference's manager would listen, names the directory instead where one is given.
+ */
+function keeperDirectory(root: string, address: string): string {
+  return address === '' ? join(root, 'keeper') : address.replace(/\.sock$/, '')
 }
