@@ -18,14 +18,16 @@ export async function describeTree(root: string): Promise<TreeDescription> {
 
 function describeAll(root: string): TreeDescription {
   const lines: Record<string, string> = {}
-  const firstNames = new Map<bigint, string>()
+  const firstNames = new Map<string, string>()
   const xattrs = xattrsBelow(root)
   const visit = (path: Buffer) => {
     const at = Buffer.concat([Buffer.from(`${root}/`), path])
     const status = lstatSync(at, {bigint: true})
     const name = path.toString('latin1')
-    const firstName = firstNames.get(status.ino) ?? name
-    firstNames.set(status.ino, firstName)
+    // The layers of an overlay have devices of their own, and count their inodes independently.
+    const inode = `${status.dev}:${status.ino}`
+    const firstName = firstNames.get(inode) ?? name
+    firstNames.set(inode, firstName)
     lines[name] = [
       status.mode.toString(8),
       `links ${status.nlink}`,

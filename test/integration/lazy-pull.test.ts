@@ -1,0 +1,39 @@
+// Lazy pulls from end to end: a real containerd, our snapshotter, images in a registry, and every client there is.
+
+import {afterAll, beforeAll, expect, it} from 'vitest'
+import {describeWith} from '../support/requires.ts'
+import {openStage, type Stage} from './lazy-stage.ts'
+
+let count = 0
+const newNamespace = () => `lazy-${process.pid}-${++count}`
+
+for (const backend of ['erofs', 'fuse'] as const) {
+  describeWith(['root', 'containerd', 'ctr', 'runc'], `lazy pull, mounted by ${backend}`, () => {
+    let stage: Stage
+    beforeAll(async () => {
+      stage = await openStage({backend})
+    })
+    afterAll(() => stage?.[Symbol.asyncDispose]())
+
+    it('brings no layer into containerd, and says nothing about layers', async () => {
+      const namespace = newNamespace()
+      const stdout = await stage.ctrRemote(namespace, 'images', 'rpull', stage.lazy)
+      expect(stdout.trimEnd().split('\n')).toHaveLength(2)
+      const content = await stage.ctr(namespace, 'content', 'ls', '-q')
+      for (const {digest} of stage.lazyManifest.layers) expect(content).not.toContain(digest)
+      const logged = stage.snapshotter.log().filter(line => 'remote-snapshot-prepared' in line)
+      expect(logged.map(line => line['remote-snapshot-prepared'])).toEqual(
+        stage.lazyManifest.layers.map(() => 'true'),
+      )
+    })
+
+    it('shows the tree that overlayfs shows, cold and warm', async () => {
+      const namespace = newNamespace()
+      await stage.ctrRemote(namespace, 'image', 'pull', '-q', stage.plain)
+      await stage.ctrRemote(namespace, 'image', 'rpull', stage.lazy)
+      const expected = await stage.tree(namespace, 'overlayfs', stage.plain)
+      expect(await stage.tree(namespace, 'stargz', stage.lazy)).toEqual(expected)
+      expect(await stage.tree(namespace, 'stargz', stage.lazy)).toEqual(expected)
+    })
+  })
+}

@@ -1,0 +1,158 @@
+// What the suites of lazy pulls have in common: a registry with an image, as it was built and converted, a snapshotter,
+// and a containerd that knows it.
+
+import {mkdir, mkdtemp} from 'node:fs/promises'
+import {join} from 'node:path'
+import {expect} from 'vitest'
+import {openLocalStore} from '../../src/lib/layout/local-store.ts'
+import type {Descriptor} from '../../src/lib/oci/descriptor.ts'
+import type {ImageManifest} from '../../src/lib/oci/manifest.ts'
+import {OCI_MANIFEST} from '../../src/lib/oci/media-type.ts'
+import {describeTree, type TreeDescription} from '../conformance-mount/describe-tree.ts'
+import {stargzPlugin, startContainerd, type TestContainerd} from '../support/containerd.ts'
+import {createUser, type User} from '../support/ctr-remote.ts'
+import {type FaultyRegistry, startFaultyRegistry} from '../support/faulty-registry.ts'
+import {readBlob, writeBlob} from '../support/sample-image.ts'
+import {
+  snapshotterAddress,
+  snapshotterDirectory,
+  startSnapshotter,
+  type TestSnapshotter,
+} from '../support/snapshotter.ts'
+import {lazyImage} from './lazy-image.ts'
+
+export interface StageOptions {
+  readonly backend: 'erofs' | 'fuse'
+  /** Further lines of the snapshotter's configuration. */
+  readonly config?: string
+  /** The directory of containerd's programs; by default they are those of the PATH. */
+  readonly programs?: string | undefined
+  /** Further lines of containerd's configuration. */
+  readonly containerdConfig?: string
+}
+
+export interface Stage extends AsyncDisposable {
+  readonly registry: FaultyRegistry
+  readonly snapshotter: TestSnapshotter
+  readonly containerd: TestContainerd
+  readonly user: User
+  /** The image as it was built: `app:plain`. */
+  readonly plain: string
+  /** The same as eStargz: `app:esgz`. */
+  readonly lazy: string
+  readonly lazyManifest: ImageManifest
+  /** Runs `ctr-remote` against containerd; fails the test unless it succeeds. */
+  ctrRemote(namespace: string, ...argv: readonly string[]): Promise<string>
+  ctr(namespace: string, ...argv: readonly string[]): Promise<string>
+  /** Mounts an image of a namespace where it can be read, until disposed. */
+  mount(
+    namespace: string,
+    snapshotter: string,
+    ref: string,
+  ): Promise<AsyncDisposable & {readonly path: string}>
+  /** The tree of an image of a namespace. */
+  tree(namespace: string, snapshotter: string, ref: string): Promise<TreeDescription>
+}
+
+/** Sets everything up; needs root. Whoever opens a stage disposes it. */
+export async function openStage(options: StageOptions): Promise<Stage> {
+  await using undo = new AsyncDisposableStack()
+  const user = undo.use(await createUser())
+  const registry = undo.use(await startFaultyRegistry())
+  const lazyManifest = await fillRegistry(registry, user)
+  const directory = await snapshotterDirectory()
+  const snapshotter = undo.use(
+    await startSnapshotter({
+      directory,
+      config: `mount_backend = "${options.backend}"\n${options.config ?? ''}`,
+    }),
+  )
+  const containerd = undo.use(
+    await startContainerd({
+      programs: options.programs,
+      config: `${stargzPlugin(snapshotterAddress(directory))}${options.containerdConfig ?? ''}`,
+    }),
+  )
+  const ctr = (namespace: string, ...argv: readonly string[]) => containerd.ctr('-n', namespace, ...argv)
+  undo.defer(() => removeImages(containerd))
+
+  async function ctrRemote(namespace: string, ...argv: readonly string[]): Promise<string> {
+    const globals = ['--store', 'containerd', '-a', containerd.address, '-n', namespace]
+    const {exitCode, stdout, stderr} = await user.run(...globals, ...argv)
+    expect(exitCode, `${argv.join(' ')}: ${stderr}`).toBe(0)
+    return stdout
+  }
+
+  async function mount(namespace: string, name: string, ref: string) {
+    await mkdir(join(user.home, 'mounts'), {recursive: true})
+    const path = await mkdtemp(join(user.home, 'mounts/m-'))
+    // Not `ctr images mount`: that of 1.6 takes overlayfs whatever it is told.
+    await ctrRemote(namespace, 'image', 'mount', '--snapshotter', name, ref, path)
+    return {
+      path,
+      async [Symbol.asyncDispose]() {
+        await ctrRemote(namespace, 'image', 'unmount', '--snapshotter', name, '--rm', path)
+      },
+    }
+  }
+
+  const stage = {
+    registry,
+    snapshotter,
+    containerd,
+    user,
+    plain: `${registry.host}/app:plain`,
+    lazy: `${registry.host}/app:esgz`,
+    lazyManifest,
+    ctrRemote,
+    ctr,
+    mount,
+    async tree(namespace: string, name: string, ref: string) {
+      await using mounted = await mount(namespace, name, ref)
+      const {'.': root = '', ...rest} = await describeTree(mounted.path)
+      // containerd leaves the root's time as it is when a layer is unpacked.
+      return {...rest, '.': root.replace(/ \d+ns/, '')}
+    },
+  }
+  const owned = undo.move()
+  return {...stage, [Symbol.asyncDispose]: () => owned.disposeAsync()}
+}
+
+/** Builds the image, converts it, and puts both into the registry; resolves to the converted one's manifest. */
+async function fillRegistry(registry: FaultyRegistry, user: User): Promise<ImageManifest> {
+  const image = await lazyImage()
+  await using store = await openLocalStore(join(user.home, '.local/share/ctr-remote/images'))
+  {
+    await using _ = await store.lease()
+    for (const bytes of image.content.blobs.values()) await writeBlob(store.content, bytes)
+    const root = await writeBlob(store.content, Buffer.from(JSON.stringify(image.manifest)), OCI_MANIFEST)
+    await store.images.put('localhost/app:plain', root)
+  }
+  const {exitCode, stderr} = await user.run(
+    ...['image', 'convert', '--oci', '--estargz', 'localhost/app:plain', 'localhost/app:esgz'],
+  )
+  expect(exitCode, stderr).toBe(0)
+  const push = async (tag: string): Promise<ImageManifest> => {
+    const {target} = (await store.images.get(`localhost/app:${tag}`))!
+    const manifest: ImageManifest = JSON.parse((await readBlob(store.content, target)).toString())
+    const blobs: readonly Descriptor[] = [manifest.config, ...manifest.layers]
+    for (const blob of blobs) registry.addBlob('app', await readBlob(store.content, blob), blob.mediaType)
+    registry.addManifest('app', tag, manifest)
+    return manifest
+  }
+  await push('plain')
+  return push('esgz')
+}
+
+/** Images go before their snapshotter: otherwise it would keep their layers for its next start. */
+async function removeImages(containerd: TestContainerd): Promise<void> {
+  const words = (text: string) => text.split('\n').filter(Boolean)
+  for (const namespace of words(await containerd.ctr('namespaces', 'ls', '-q'))) {
+    for (const container of words(await containerd.ctr('-n', namespace, 'containers', 'ls', '-q'))) {
+      await containerd.ctr('-n', namespace, 'tasks', 'rm', '--force', container).catch(() => '')
+      await containerd.ctr('-n', namespace, 'containers', 'rm', container)
+    }
+    const images = words(await containerd.ctr('-n', namespace, 'images', 'ls', '-q'))
+    if (images.length > 0) await containerd.ctr('-n', namespace, 'images', 'rm', '--sync', ...images)
+  }
+}
