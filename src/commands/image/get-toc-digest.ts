@@ -12,18 +12,12 @@ export default class ImageGetTocDigest extends BaseCommand {
 
   static override flags = {
     'dump-toc': Flags.boolean({description: 'print the TOC itself, as JSON'}),
-    zstdchunked: Flags.boolean({description: 'the layer is zstd:chunked'}),
+    zstdchunked: Flags.boolean({description: 'accepted; the layer itself tells its format'}),
   }
 
   async run(): Promise<{digest: string; tocDigest: string}> {
     const {args, flags} = await this.parse(ImageGetTocDigest)
     const digest = parseDigest(args.digest)
-    if (flags.zstdchunked) {
-      throw new CodedError(
-        'unsupported',
-        `Cannot read ${digest}: this version reads eStargz, not zstd:chunked`,
-      )
-    }
     const {openLayer} = await import('../../lib/estargz/open-layer.ts')
     const {encodeToc} = await import('../../lib/estargz/toc.ts')
     await using session = await this.openSession(flags)

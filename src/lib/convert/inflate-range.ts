@@ -4,6 +4,7 @@ import type {BulkCodec, MemberKind} from '../compression/codec.ts'
 import {messageOf} from '../errors/coded-error.ts'
 import {MAX_CHUNK_SIZE} from '../estargz/plan-layer.ts'
 import {inflatePrefix} from '../io/inflate.ts'
+import {frameContentSize, isSkippableFrame, splitZstdFrames} from '../io/zstd-frames.ts'
 
 /** Bytes of a blob. */
 export interface Range {
@@ -25,7 +26,8 @@ export async function inflateRange(
   codec: BulkCodec,
 ): Promise<Uint8Array | string> {
   try {
-    return (await inflateSingle(kind, bytes, codec)) ?? (await inflateAll(kind, bytes))
+    if (kind === 'zstd') return await inflateFrames(bytes, codec)
+    return (await inflateSingle(bytes, codec)) ?? (await inflateAll('gzip', bytes))
   } catch (error) {
     return messageOf(error)
   }
@@ -35,20 +37,44 @@ export async function inflateRange(
  * The fast way for a range that is one gzip member: its last four bytes, ISIZE, say how large it is. Undefined when
  * they do not, because there are more members or none is whole.
  */
-async function inflateSingle(
-  kind: MemberKind,
-  bytes: Uint8Array,
-  codec: BulkCodec,
-): Promise<Uint8Array | undefined> {
-  if (kind !== 'gzip' || bytes.length < MIN_GZIP_SIZE) return undefined
+async function inflateSingle(bytes: Uint8Array, codec: BulkCodec): Promise<Uint8Array | undefined> {
+  if (bytes.length < MIN_GZIP_SIZE) return undefined
   const size = new DataView(bytes.buffer, bytes.byteOffset + bytes.length - 4).getUint32(0, true)
   if (size > Math.min(MAX_OUTPUT_SIZE, bytes.length * MAX_GZIP_RATIO)) return undefined
-  return codec.inflateMember(kind, bytes, size).catch(() => undefined)
+  return codec.inflateMember('gzip', bytes, size).catch(() => undefined)
+}
+
+/** zstd frames one by one; skippable ones hold nothing. */
+async function inflateFrames(bytes: Uint8Array, codec: BulkCodec): Promise<Uint8Array> {
+  const parts: Uint8Array[] = []
+  let size = 0
+  for await (const frame of splitZstdFrames(once(bytes), 'the stream')) {
+    if (isSkippableFrame(frame)) continue
+    const part = await inflateFrame(frame, codec)
+    size += part.length
+    checkOutputSize(size)
+    parts.push(part)
+  }
+  return parts.length === 1 ? parts[0]! : Buffer.concat(parts)
+}
+
+async function inflateFrame(frame: Uint8Array, codec: BulkCodec): Promise<Uint8Array> {
+  const size = frameContentSize(frame)
+  if (size === undefined) return inflateAll('zstd', frame)
+  checkOutputSize(size)
+  return codec.inflateMember('zstd', frame, size)
 }
 
 async function inflateAll(kind: MemberKind, bytes: Uint8Array): Promise<Uint8Array> {
   const inflated = await inflatePrefix(kind, bytes, MAX_OUTPUT_SIZE + 1)
-  if (inflated.length > MAX_OUTPUT_SIZE)
-    throw new RangeError(`it decompresses to more than ${MAX_OUTPUT_SIZE} bytes`)
+  checkOutputSize(inflated.length)
   return inflated
+}
+
+function checkOutputSize(size: number): void {
+  if (size > MAX_OUTPUT_SIZE) throw new RangeError(`it decompresses to more than ${MAX_OUTPUT_SIZE} bytes`)
+}
+
+async function* once(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
+  yield bytes
 }

@@ -2,11 +2,11 @@
 
 import {decodeBase64} from '../io/base64.ts'
 import {baseName} from '../tar/path.ts'
-import {payloadOffsetOf, type TarEntry} from '../tar/tar-entry.ts'
+import {payloadOffsetOf, type TarEntry, type TarTime} from '../tar/tar-entry.ts'
 import type {Finding} from './finding.ts'
 import type {LayerFile} from './index-toc.ts'
 import {isLandmark, LANDMARK_CONTENTS, NO_PREFETCH_LANDMARK, PREFETCH_LANDMARK, TOC_NAME} from './landmark.ts'
-import {formatModtime} from './toc-of-plan.ts'
+import {formatModtime, parseTocTime} from './toc-of-plan.ts'
 
 /** Compares what the TOC says of each file with what the tar says. `streamStarts` are tar positions by blob offset. */
 export function checkTree(
@@ -45,10 +45,10 @@ function differenceOf(
     ['mode', entry.mode ?? 0, tar.mode],
     ['uid', entry.uid ?? 0, tar.uid],
     ['gid', entry.gid ?? 0, tar.gid],
-    ['modification time', entry.modtime ?? '', formatModtime(tar)],
     ['link target', entry.linkName ?? '', tar.linkName],
   ]
   for (const [what, inToc, inTar] of pairs) if (inToc !== inTar) return says(what, inToc, inTar)
+  if (!isTimeOf(entry.modtime, tar)) return says('modification time', entry.modtime ?? '', formatModtime(tar))
   const isDevice = tar.type === 'char' || tar.type === 'block'
   if (isDevice && (entry.devMajor ?? 0) !== tar.devMajor) return says('major', entry.devMajor, tar.devMajor)
   if (isDevice && (entry.devMinor ?? 0) !== tar.devMinor) return says('minor', entry.devMinor, tar.devMinor)
@@ -59,6 +59,15 @@ function differenceOf(
       (streamStarts.get(offset) ?? Number.NaN) + innerOffset !== payloadOffsetOf(tar) + chunkOffset,
   )
   return misplaced && `has a chunk at ${misplaced.offset} that is not where its contents are in the tar`
+}
+
+/** eStargz rounds times to seconds, zstd:chunked has them exactly. */
+function isTimeOf(modtime: string | undefined, {mtimeSeconds, mtimeNanoseconds}: TarEntry): boolean {
+  const time = parseTocTime(modtime)
+  const exact = {seconds: mtimeSeconds, nanoseconds: mtimeNanoseconds}
+  const rounded = {seconds: mtimeSeconds + Math.round(mtimeNanoseconds / 1e9), nanoseconds: 0}
+  const isSame = (left: TarTime) => left.seconds === time?.seconds && left.nanoseconds === time.nanoseconds
+  return isSame(exact) || isSame(rounded)
 }
 
 function differentXattr(

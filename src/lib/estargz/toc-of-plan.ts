@@ -113,6 +113,15 @@ export function formatTime({seconds, nanoseconds}: TarTime): string {
   return formatSeconds(seconds).replace('Z', `${fraction}Z`)
 }
 
+/** The time that a TOC gives, in any of RFC 3339's forms; that of the epoch where it gives none, undefined for nonsense. */
+export function parseTocTime(text: string | undefined): TarTime | undefined {
+  if (!text) return {seconds: 0, nanoseconds: 0}
+  const match = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)$/.exec(text)
+  const milliseconds = match ? Date.parse(`${match[1]}${match[3]}`) : Number.NaN
+  if (Number.isNaN(milliseconds)) return undefined
+  return {seconds: milliseconds / 1000, nanoseconds: Number((match![2] ?? '').padEnd(9, '0'))}
+}
+
 function formatSeconds(seconds: number): string {
   const clamped = Math.min(Math.max(seconds, FIRST_SECOND), LAST_SECOND)
   return new Date(clamped * 1000).toISOString().replace('.000Z', 'Z')

@@ -87,6 +87,11 @@ function littleEndian(bytes: readonly number[]): number {
   return bytes.reduceRight((value, byte) => value * 256 + byte, 0)
 }
 
+/** Whether a frame is one that decompressors pass over (section 3.1.2). */
+export function isSkippableFrame(frame: Uint8Array): boolean {
+  return frame.length >= 4 && (littleEndian([...frame.subarray(0, 4)]) & 0xfffffff0) >>> 0 === SKIPPABLE_MAGIC
+}
+
 /** The size that a frame's header gives for its contents (section 3.1.1.1.4), bytes; undefined when it gives none. */
 export function frameContentSize(frame: Uint8Array): number | undefined {
   const view = new DataView(frame.buffer, frame.byteOffset, frame.byteLength)

@@ -8,14 +8,14 @@ export const TOC_DIGEST = 'containerd.io/snapshot/stargz/toc.digest'
 export const UNCOMPRESSED_SIZE = 'io.containers.estargz.uncompressed-size'
 /**
  * Of zstd:chunked layers, as containers/storage has them: digest of the compressed TOC; `offset:size:rawSize:type` of the
- * TOC; `offset:size:rawSize` of the tar-split. A layer that has the first and `TOC_DIGEST` is refused by Podman 5.
+ * TOC; `offset:size:rawSize` of the tar-split. Podman 5 refuses a layer that has the first of these and `TOC_DIGEST`.
  */
-export const STORAGE_ZSTD_CHECKSUM = 'io.github.containers.zstd-chunked.manifest-checksum'
-export const STORAGE_ZSTD_POSITION = 'io.github.containers.zstd-chunked.manifest-position'
-export const STORAGE_TAR_SPLIT_POSITION = 'io.github.containers.zstd-chunked.tarsplit-position'
-/** The same as stargz-snapshotter has them. */
-export const STARGZ_ZSTD_CHECKSUM = 'io.containers.zstd-chunked.manifest-checksum'
-export const STARGZ_ZSTD_POSITION = 'io.containers.zstd-chunked.manifest-position'
+export const ZSTD_CHUNKED_CHECKSUM = 'io.github.containers.zstd-chunked.manifest-checksum'
+export const ZSTD_CHUNKED_POSITION = 'io.github.containers.zstd-chunked.manifest-position'
+export const TAR_SPLIT_POSITION = 'io.github.containers.zstd-chunked.tarsplit-position'
+/** The first two as they were called before: Podman 4 reads them, stargz-snapshotter writes them. */
+export const OLD_ZSTD_CHUNKED_CHECKSUM = 'io.containers.zstd-chunked.manifest-checksum'
+export const OLD_ZSTD_CHUNKED_POSITION = 'io.containers.zstd-chunked.manifest-position'
 /** Digest of the layer that a TOC-image layer describes (external TOC). */
 export const EXTERNAL_TOC_LAYER = 'containerd.io/snapshot/stargz/layer.digest'
 /** containerd's content label that maps a compressed layer to its DiffID. */

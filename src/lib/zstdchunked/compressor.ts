@@ -1,18 +1,19 @@
 // How zstd:chunked layers end: an end of the archive, then in skippable frames, which decompressors pass over, the TOC, the
 // tar-split, and a footer. The blob is the same for readers of both dialects: stargz-snapshotter finds the TOC by the
-// footer, containers/storage by annotations of the manifest. But annotations of both cannot be on one layer, because
-// Podman 5 refuses it then.
+// footer, Podman by annotations. But one layer cannot have the annotations that both verify by, because Podman 5 refuses
+// it then: "both zstd:chunked and eStargz TOC found".
 
 import type {Compressor} from '../compression/layer-format.ts'
 import {compressPieces, END_OF_ARCHIVE} from '../estargz/compressor.ts'
 import {digestOf} from '../io/sha256.ts'
+import {TOC_DIGEST} from '../oci/annotations.ts'
 import {encodeStargzFooter, type FramePosition} from './footer.ts'
-import {encodeStargzPositions, encodeStoragePositions} from './positions.ts'
+import {type Annotations, encodeOldPositions, encodePositions, type Positions} from './positions.ts'
 import {encodeSkippableHeader, SKIPPABLE_HEADER_SIZE} from './skippable-frame.ts'
 import {buildTarSplit, type TarSplit} from './tar-split.ts'
-import {encodeStorageToc} from './toc-of-plan.ts'
+import {encodeZstdToc} from './toc-of-plan.ts'
 
-/** Whose annotations a layer gets: containers/storage's (Podman, CRI-O), or stargz-snapshotter's. */
+/** Who shall read a layer lazily, which annotations decide: Podman and CRI-O, or stargz-snapshotter. */
 export type ZstdChunkedDialect = 'podman' | 'stargz'
 
 /** `level` is 1–22. */
@@ -32,7 +33,7 @@ export function zstdChunkedCompressor(level: number, dialect: ZstdChunkedDialect
         async finish(placed, dataSize) {
           const split = await tarSplit
           const tarSplitDigest = digestOf(split.bytes)
-          const toc = encodeStorageToc(layer, placed, {dataSize, tarSplitDigest})
+          const toc = encodeZstdToc(layer, placed, {dataSize, tarSplitDigest})
           const tocFrame = await compressPieces('zstd', level, [toc], codec)
           const end = await compressPieces('zstd', level, [END_OF_ARCHIVE], codec)
           const positions = {
@@ -44,10 +45,7 @@ export function zstdChunkedCompressor(level: number, dialect: ZstdChunkedDialect
             toc,
             blobPieces: [end, ...frames.flatMap(frame => [encodeSkippableHeader(frame.length), frame])],
             tarPieces: [END_OF_ARCHIVE],
-            annotations:
-              dialect === 'podman'
-                ? encodeStoragePositions(positions)
-                : encodeStargzPositions(positions, digestOf(toc)),
+            annotations: annotationsFor(dialect, positions, toc),
           }
         },
         async [Symbol.asyncDispose]() {
@@ -57,6 +55,12 @@ export function zstdChunkedCompressor(level: number, dialect: ZstdChunkedDialect
       }
     },
   }
+}
+
+/** Podman 4 and stargz-snapshotter share some; what verifies the TOC tells Podman 5 and stargz-snapshotter apart. */
+function annotationsFor(dialect: ZstdChunkedDialect, positions: Positions, toc: Uint8Array): Annotations {
+  const own = dialect === 'podman' ? encodePositions(positions) : {[TOC_DIGEST]: digestOf(toc)}
+  return {...own, ...encodeOldPositions(positions)}
 }
 
 /** Where TOC and tar-split are, one skippable frame after the other from `offset` on. */

@@ -1,9 +1,9 @@
-// Footers of zstd:chunked layers, in two dialects: that of stargz-snapshotter and nerdctl, and that of containers/storage
-// (Podman, CRI-O, Buildah, Skopeo), which grew out of it. Each is the payload of a skippable frame at the end of the blob,
-// made of little-endian 64-bit numbers:
+// Footers of zstd:chunked layers: that of stargz-snapshotter, nerdctl and Podman 4, and that of Podman 5 (containers/storage),
+// which grew out of it. Each is the payload of a skippable frame at the end of the blob: little-endian 64-bit numbers and
+// a magic number.
 //
-//   stargz   40 bytes  TOC: offset, compressed size, size; type 1                                     47 6e 55 6c … "GnUlInUx"
-//   storage  64 bytes  TOC: offset, compressed size, size; type 1; tar-split: offset, compressed, size  47 4e 55 6c … "GNUlInUx"
+//   stargz  40 bytes  TOC: offset, compressed size, size; type 1                                      47 6e 55 6c … "GnUlInUx"
+//   podman  64 bytes  TOC: offset, compressed size, size; type 1; tar-split: offset, compressed, size   47 4e 55 6c … "GNUlInUx"
 //
 // Offsets are those of payloads, after the eight bytes of their skippable frames' headers.
 
@@ -19,22 +19,22 @@ export interface FramePosition {
 }
 
 export const STARGZ_FOOTER_SIZE = 40
-export const STORAGE_FOOTER_SIZE = 64
+export const PODMAN_FOOTER_SIZE = 64
 /** The only kind of TOC that there is: eStargz's JSON, which was called CRFS's. */
 export const TOC_TYPE = 1
 
 const STARGZ_MAGIC = 'GnUlInUx'
-const STORAGE_MAGIC = 'GNUlInUx'
+const PODMAN_MAGIC = 'GNUlInUx'
 
 /** The footer that stargz-snapshotter finds a TOC by. */
 export function encodeStargzFooter(toc: FramePosition): Uint8Array {
   return encode([toc.offset, toc.size, toc.rawSize, TOC_TYPE], STARGZ_MAGIC)
 }
 
-/** The footer that containers/storage writes. For tests: readers of today go by the manifest's annotations instead. */
-export function encodeStorageFooter(toc: FramePosition, tarSplit: FramePosition): Uint8Array {
+/** The footer that Podman 5 writes. For tests: we write the other, because Podman goes by the manifest's annotations. */
+export function encodePodmanFooter(toc: FramePosition, tarSplit: FramePosition): Uint8Array {
   const {offset, size, rawSize} = tarSplit
-  return encode([toc.offset, toc.size, toc.rawSize, TOC_TYPE, offset, size, rawSize], STORAGE_MAGIC)
+  return encode([toc.offset, toc.size, toc.rawSize, TOC_TYPE, offset, size, rawSize], PODMAN_MAGIC)
 }
 
 /** Where the TOC is, or undefined when `bytes` are not such a footer. */
@@ -42,8 +42,8 @@ export function parseStargzFooter(bytes: Uint8Array): Footer | undefined {
   return parse(bytes, STARGZ_FOOTER_SIZE, STARGZ_MAGIC)
 }
 
-export function parseStorageFooter(bytes: Uint8Array): Footer | undefined {
-  return parse(bytes, STORAGE_FOOTER_SIZE, STORAGE_MAGIC)
+export function parsePodmanFooter(bytes: Uint8Array): Footer | undefined {
+  return parse(bytes, PODMAN_FOOTER_SIZE, PODMAN_MAGIC)
 }
 
 /** A TOC in a skippable frame at `position`, as readers of all formats understand it. */

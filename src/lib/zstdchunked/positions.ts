@@ -1,59 +1,68 @@
-// What a manifest says about a zstd:chunked layer: annotations with the places and digests of its TOC and tar-split.
-// stargz-snapshotter verifies by its own annotation, as for eStargz, and takes places from the footer.
+// What a manifest says about a zstd:chunked layer: where TOC and tar-split are, and the digest of the TOC as compressed.
+// Podman 5 has other keys for it than Podman 4 and stargz-snapshotter. The latter verifies by its own annotation, as for
+// eStargz, and takes the place from the footer.
 
 import {CodedError} from '../errors/coded-error.ts'
 import {
-  STARGZ_ZSTD_CHECKSUM,
-  STARGZ_ZSTD_POSITION,
-  STORAGE_TAR_SPLIT_POSITION,
-  STORAGE_ZSTD_CHECKSUM,
-  STORAGE_ZSTD_POSITION,
-  TOC_DIGEST,
+  OLD_ZSTD_CHUNKED_CHECKSUM,
+  OLD_ZSTD_CHUNKED_POSITION,
+  TAR_SPLIT_POSITION,
+  ZSTD_CHUNKED_CHECKSUM,
+  ZSTD_CHUNKED_POSITION,
 } from '../oci/annotations.ts'
 import type {Descriptor} from '../oci/descriptor.ts'
 import {type Digest, isDigest} from '../oci/digest.ts'
 import {type FramePosition, TOC_TYPE} from './footer.ts'
 
-type Annotations = NonNullable<Descriptor['annotations']>
+export type Annotations = NonNullable<Descriptor['annotations']>
 
-/** What containers/storage reads a layer by. */
-export interface StoragePositions {
+/** Where a reader goes who has a layer's descriptor. */
+export interface Positions {
   readonly toc: FramePosition
   /** Of the TOC as compressed. */
   readonly tocChecksum: Digest
-  /** Layers of before 2023 have none. */
+  /** Without it Podman 5 fetches the layer as a whole. */
   readonly tarSplit?: FramePosition
 }
 
-/** Annotations for containers/storage. */
-export function encodeStoragePositions({toc, tocChecksum, tarSplit}: StoragePositions): Annotations {
+/** Annotations that Podman 5 reads. */
+export function encodePositions({toc, tocChecksum, tarSplit}: Positions): Annotations {
   return {
-    [STORAGE_ZSTD_CHECKSUM]: tocChecksum,
-    [STORAGE_ZSTD_POSITION]: `${numbersOf(toc)}:${TOC_TYPE}`,
-    ...(tarSplit ? {[STORAGE_TAR_SPLIT_POSITION]: numbersOf(tarSplit)} : {}),
+    [ZSTD_CHUNKED_CHECKSUM]: tocChecksum,
+    [ZSTD_CHUNKED_POSITION]: `${numbersOf(toc)}:${TOC_TYPE}`,
+    ...(tarSplit ? {[TAR_SPLIT_POSITION]: numbersOf(tarSplit)} : {}),
   }
 }
 
-/** Annotations for stargz-snapshotter; `tocDigest` is that of the TOC's JSON. */
-export function encodeStargzPositions({toc, tocChecksum}: StoragePositions, tocDigest: Digest): Annotations {
+/** Annotations that Podman 4 reads. */
+export function encodeOldPositions({toc, tocChecksum}: Positions): Annotations {
   return {
-    [TOC_DIGEST]: tocDigest,
-    [STARGZ_ZSTD_CHECKSUM]: tocChecksum,
-    [STARGZ_ZSTD_POSITION]: `${numbersOf(toc)}:${TOC_TYPE}`,
+    [OLD_ZSTD_CHUNKED_CHECKSUM]: tocChecksum,
+    [OLD_ZSTD_CHUNKED_POSITION]: `${numbersOf(toc)}:${TOC_TYPE}`,
   }
 }
 
 /** What annotations say, or undefined where they say nothing. Throws `corrupt` for what makes no sense. */
-export function parseStoragePositions(annotations: Annotations): StoragePositions | undefined {
-  const checksum = annotations[STORAGE_ZSTD_CHECKSUM]
-  const position = annotations[STORAGE_ZSTD_POSITION]
+export function parsePositions(annotations: Annotations): Positions | undefined {
+  const positions = parseToc(annotations, ZSTD_CHUNKED_CHECKSUM, ZSTD_CHUNKED_POSITION)
+  const tarSplit = annotations[TAR_SPLIT_POSITION]
+  if (!positions || tarSplit === undefined) return positions
+  return {...positions, tarSplit: parseNumbers(TAR_SPLIT_POSITION, tarSplit, 3)[0]}
+}
+
+/** As `parsePositions`, from annotations of before. */
+export function parseOldPositions(annotations: Annotations): Positions | undefined {
+  return parseToc(annotations, OLD_ZSTD_CHUNKED_CHECKSUM, OLD_ZSTD_CHUNKED_POSITION)
+}
+
+function parseToc(annotations: Annotations, checksumKey: string, positionKey: string): Positions | undefined {
+  const checksum = annotations[checksumKey]
+  const position = annotations[positionKey]
   if (checksum === undefined || position === undefined) return undefined
-  const [toc, type] = parseNumbers(STORAGE_ZSTD_POSITION, position, 4)
-  if (!isDigest(checksum)) throw unusable(STORAGE_ZSTD_CHECKSUM, checksum)
-  if (type !== TOC_TYPE) throw unusable(STORAGE_ZSTD_POSITION, position)
-  const tarSplit = annotations[STORAGE_TAR_SPLIT_POSITION]
-  if (tarSplit === undefined) return {toc, tocChecksum: checksum}
-  return {toc, tocChecksum: checksum, tarSplit: parseNumbers(STORAGE_TAR_SPLIT_POSITION, tarSplit, 3)[0]}
+  const [toc, type] = parseNumbers(positionKey, position, 4)
+  if (!isDigest(checksum)) throw unusable(checksumKey, checksum)
+  if (type !== TOC_TYPE) throw unusable(positionKey, position)
+  return {toc, tocChecksum: checksum}
 }
 
 function numbersOf({offset, size, rawSize}: FramePosition): string {

@@ -1,4 +1,4 @@
-// tar-split: what is needed besides the files to make the tar of a layer again, byte for byte. containers/storage keeps it
+// tar-split: what is needed besides the files to make the tar of a layer again, byte for byte. Podman keeps it
 // with a layer that it fetched in parts, and checks by it that layer, TOC and DiffID agree.
 //
 // One JSON object a line (github.com/vbatts/tar-split, tar/storage): type 2 is a stretch of the tar ("segment") in base64,

@@ -1,14 +1,14 @@
-// The TOC of a zstd:chunked layer: that of eStargz with what containers/storage asks for besides. One TOC serves readers of
-// both dialects, because each passes over the fields that it does not know.
+// The TOC of a zstd:chunked layer: that of eStargz with what Podman asks for besides. One TOC serves readers of both
+// dialects, because each passes over the fields that it does not know.
 //
 // What differs: no white space; every time exactly, also that of the epoch, and device numbers of all entries, because
-// containers/storage compares both with the tar's; where each file's frames end; the digest of the tar-split.
+// Podman compares both with the tar's; where each file's frames end; the digest of the tar-split.
 
 import type {LayerToWrite} from '../compression/layer-format.ts'
 import {formatTime, type PlacedUnits, tocOfPlan} from '../estargz/toc-of-plan.ts'
 import type {Digest} from '../oci/digest.ts'
 
-export interface StorageTocOptions {
+export interface ZstdTocOptions {
   /** Where in the blob the members of files end. */
   readonly dataSize: number
   /** Of the tar-split as compressed. */
@@ -19,10 +19,10 @@ export interface StorageTocOptions {
 const PART_SIZE = 1 << 20
 
 /** The TOC's JSON. */
-export function encodeStorageToc(
+export function encodeZstdToc(
   {plan, chunkSize}: Pick<LayerToWrite, 'plan' | 'chunkSize'>,
   placed: PlacedUnits,
-  {dataSize, tarSplitDigest}: StorageTocOptions,
+  {dataSize, tarSplitDigest}: ZstdTocOptions,
 ): Uint8Array {
   const encoder = new TextEncoder()
   const parts: Uint8Array[] = []
