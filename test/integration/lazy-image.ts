@@ -12,6 +12,9 @@ const CAPABILITY = Uint8Array.of(1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 /** Bytes in `large`: several chunks, so that none of them is read by accident. */
 export const LARGE_SIZE = 9 * 1024 * 1024
 
+/** Directories `small/0`, `small/1`, …, with 20 files each, 600 KB in all. */
+export const SMALL_GROUPS = 25
+
 /** Four layers: a busybox, kinds of files, many small ones, and one that takes away and puts in other places. */
 export function lazyImage(): Promise<RunnableImage> {
   return runnableImage(
@@ -65,10 +68,13 @@ function kindsLayer(): Buffer {
 
 function smallFilesLayer(): Buffer {
   const members = [directory('./'), directory('small/')]
-  for (let index = 0; index < 400; index++) {
-    if (index % 100 === 0) members.push(directory(`small/${index / 100}/`))
-    const body = `${index} `.repeat(1 + ((index * 37) % 3000))
-    members.push(member({name: `small/${Math.floor(index / 100)}/${index}`, mtime: MTIME + index}, body))
+  for (let group = 0; group < SMALL_GROUPS; group++) {
+    members.push(directory(`small/${group}/`))
+    for (let index = 0; index < 20; index++) {
+      // Not compressible, so that it takes some time to arrive.
+      const body = randomBytes(1 + ((group * 7919 + index * 104_729) % 60_000))
+      members.push(member({name: `small/${group}/${index}`, mtime: MTIME + index}, body))
+    }
   }
   return archive(...members)
 }

@@ -27,6 +27,21 @@ for (const backend of ['erofs', 'fuse'] as const) {
       )
     })
 
+    it('tells how its layers are doing', async () => {
+      const namespace = newNamespace()
+      await stage.ctrRemote(namespace, 'image', 'rpull', stage.lazy)
+      const layers = JSON.parse(await stage.ctrRemote(namespace, 'lazy', 'status', '--json', stage.lazy))
+      const digests = layers.map(({digest}: {digest: string}) => digest)
+      expect(new Set(digests)).toEqual(new Set(stage.lazyManifest.layers.map(({digest}) => digest)))
+      for (const layer of layers) {
+        expect(layer).toMatchObject({lazy: true, reference: stage.lazy, errors: 0})
+        expect([backend, 'plain']).toContain(layer.backend)
+        expect(layer.fetched).toBeLessThanOrEqual(layer.size)
+      }
+      expect(await stage.ctrRemote(namespace, 'lazy', 'status')).toMatch(/^REF +LAYER +STATE .*\n.*app:esgz/)
+      expect(await stage.ctrRemote(namespace, 'lazy', 'status', 'example.com/other:1')).toBe('')
+    })
+
     it('shows the tree that overlayfs shows, cold and warm', async () => {
       const namespace = newNamespace()
       await stage.ctrRemote(namespace, 'image', 'pull', '-q', stage.plain)

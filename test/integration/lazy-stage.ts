@@ -4,10 +4,14 @@
 import {mkdir, mkdtemp} from 'node:fs/promises'
 import {join} from 'node:path'
 import {expect} from 'vitest'
+import {mountImage, unmountImage} from '../../src/cli/image-mount.ts'
+import {openContainerdStore} from '../../src/lib/containerd/store.ts'
 import {openLocalStore} from '../../src/lib/layout/local-store.ts'
 import type {Descriptor} from '../../src/lib/oci/descriptor.ts'
 import type {ImageManifest} from '../../src/lib/oci/manifest.ts'
 import {OCI_MANIFEST} from '../../src/lib/oci/media-type.ts'
+import {hostPlatform} from '../../src/lib/oci/platform.ts'
+import {findImage} from '../../src/lib/transport/store-image.ts'
 import {describeTree, type TreeDescription} from '../conformance-mount/describe-tree.ts'
 import {stargzPlugin, startContainerd, type TestContainerd} from '../support/containerd.ts'
 import {createUser, type User} from '../support/ctr-remote.ts'
@@ -86,12 +90,17 @@ export async function openStage(options: StageOptions): Promise<Stage> {
   async function mount(namespace: string, name: string, ref: string) {
     await mkdir(join(user.home, 'mounts'), {recursive: true})
     const path = await mkdtemp(join(user.home, 'mounts/m-'))
+    await using store = await openContainerdStore({address: containerd.address, namespace})
+    const image = await findImage(store, ref)
+    const {signal} = new AbortController()
+    const options = {target: path, platform: hostPlatform(), snapshotter: name, writable: false, signal}
     // Not `ctr images mount`: that of 1.6 takes overlayfs whatever it is told.
-    await ctrRemote(namespace, 'image', 'mount', '--snapshotter', name, ref, path)
+    await mountImage(store, image, options)
     return {
       path,
       async [Symbol.asyncDispose]() {
-        await ctrRemote(namespace, 'image', 'unmount', '--snapshotter', name, '--rm', path)
+        await using again = await openContainerdStore({address: containerd.address, namespace})
+        await unmountImage(again, path, {remove: true, snapshotter: name})
       },
     }
   }
