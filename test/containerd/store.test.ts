@@ -1,6 +1,8 @@
 // The store over containerd, with a fake containerd that anybody can run and, as root, with the real one.
 
 import {randomBytes} from 'node:crypto'
+import {rm, writeFile} from 'node:fs/promises'
+import {join} from 'node:path'
 import {afterAll, beforeAll, describe, expect, it} from 'vitest'
 import {type ContainerdStore, openContainerdStore} from '../../src/lib/containerd/store.ts'
 import {codeOf, messageOf} from '../../src/lib/errors/coded-error.ts'
@@ -436,6 +438,36 @@ for (const {release, needs, programs} of CONTAINERDS) {
       }
       expect(await containerd.ctr('-n', 'tidy', 'content', 'active')).not.toContain('ctr-remote-')
       expect(await containerd.ctr('-n', 'tidy', 'leases', 'ls', '-q')).toBe('')
+    })
+
+    it('reads the files of blobs, and notices when they are damaged', async () => {
+      await using store = await openContainerdStore({address: containerd.address, namespace: 'files'})
+      await using _ = await store.lease()
+      const bytes = randomBytes(LARGE)
+      const blob = await writeBlob(store.content, bytes)
+      const root = join(containerd.directory, 'root/io.containerd.content.v1.content/blobs/sha256')
+      const file = join(root, blob.digest.slice('sha256:'.length))
+      await using opened = await store.content.open(blob)
+      await writeFile(file, bytes.fill(0, 0, 100))
+      expect((await opened.read(0, 4)).equals(Buffer.alloc(4))).toBe(true)
+      expect(codeOf(await readBlob(store.content, blob).catch(error => error))).toBe('corrupt')
+      await rm(file)
+      expect(codeOf(await readBlob(store.content, blob).catch(error => error))).toBe('not-found')
+    })
+
+    it('reads through the socket for a user who may not read the files', async () => {
+      await using store = await openContainerdStore({address: containerd.address, namespace: 'socket'})
+      await using _ = await store.lease()
+      const bytes = randomBytes(LARGE)
+      const blob = await writeBlob(store.content, bytes)
+      process.seteuid!(65534)
+      try {
+        await using opened = await store.content.open(blob)
+        expect((await opened.read(1048575, 2097154)).equals(bytes.subarray(1048575, 3145729))).toBe(true)
+        expect((await readBlob(store.content, blob)).equals(bytes)).toBe(true)
+      } finally {
+        process.seteuid!(0)
+      }
     })
 
     it('is unavailable when containerd is killed in the middle of a blob, and goes on after a restart', async () => {

@@ -6,6 +6,7 @@ import type {CallOptions, ContentStore, OpenBlob} from '../oci/content-store.ts'
 import type {Descriptor} from '../oci/descriptor.ts'
 import {readInfo, updateLabels} from './blob-info.ts'
 import type {ContainerdClient} from './client.ts'
+import {createContentFiles} from './content-files.ts'
 import {openContentWriter} from './content-writer.ts'
 import {describePlace} from './failure.ts'
 import {Content} from './proto/content_pb.ts'
@@ -17,6 +18,7 @@ import type {SessionLease} from './session-lease.ts'
  */
 export function createContent(client: ContainerdClient, lease: SessionLease): ContentStore {
   const name = describePlace(client)
+  const files = createContentFiles(client)
   return {
     name,
     async info(descriptor, options = {}) {
@@ -34,7 +36,7 @@ export function createContent(client: ContainerdClient, lease: SessionLease): Co
           `Cannot use ${descriptor.digest} in ${name}: it has ${info.size} bytes instead of ${descriptor.size}`,
         )
       }
-      return openBlob(client, descriptor, name)
+      return (await files.open(descriptor, options)) ?? openBlob(client, descriptor, name)
     },
     write: (hint, options = {}) => openContentWriter(client, lease, hint, options),
     setLabels: (digest, labels, options = {}) => updateLabels(client, digest, labels, options),
