@@ -1,0 +1,106 @@
+// Lazily read layers in tests: a converted tar, a cache on disk, and a blob that can misbehave.
+
+import {openLayerCache} from '../../src/lib/cache/layer-cache.ts'
+import type {ConvertLayerOptions} from '../../src/lib/convert/convert-layer.ts'
+import {type OpenLayer, openLayer} from '../../src/lib/estargz/open-layer.ts'
+import {digestOf} from '../../src/lib/io/sha256.ts'
+import {type ChunkMap, mapChunks} from '../../src/lib/layer/chunk-map.ts'
+import {createFetchQueue} from '../../src/lib/layer/fetch-queue.ts'
+import {createLazyLayer, type LazyLayer, type LazyLayerOptions} from '../../src/lib/layer/lazy-layer.ts'
+import type {LayerCache, LayerData} from '../../src/lib/layer/ports.ts'
+import {type DeviceLayout, layOutDevice} from '../../src/lib/layer/toc-tree.ts'
+import {createBulkCodec} from '../../src/lib/native/bulk-codec.ts'
+import type {BlobSource, CallOptions} from '../../src/lib/oci/content-store.ts'
+import {SILENT_OBSERVER} from '../../src/lib/snapshot/layer-observer.ts'
+import {convertTar} from './layers.ts'
+import {memoryBlob} from './memory-content.ts'
+
+/** A blob whose every read passes through `behave`, which may throw, wait, or change the bytes. */
+export interface WatchedBlob extends BlobSource {
+  readonly reads: {readonly offset: number; readonly length: number}[]
+  behave: (bytes: Uint8Array, offset: number, call: CallOptions) => Uint8Array | Promise<Uint8Array>
+}
+
+export function watchedBlob(bytes: Uint8Array): WatchedBlob {
+  const blob = memoryBlob(bytes)
+  const watched: WatchedBlob = {
+    size: blob.size,
+    reads: [],
+    behave: read => read,
+    read: async (offset, length, call = {}) => {
+      watched.reads.push({offset, length})
+      return watched.behave(Uint8Array.from(await blob.read(offset, length)), offset, call)
+    },
+  }
+  return watched
+}
+
+/** A layer made from a tar, ready to be opened any number of times. */
+export interface PreparedLayer {
+  readonly bytes: Uint8Array
+  readonly open: OpenLayer
+  readonly layout: DeviceLayout
+  readonly map: ChunkMap
+  /** What the whole device holds. */
+  readonly device: Uint8Array
+}
+
+/** Converts `tar`, and works out from its own contents what its device must hold. */
+export async function prepareLayer(
+  tar: Uint8Array,
+  contents: ReadonlyMap<string, Uint8Array>,
+  options: Partial<ConvertLayerOptions> = {},
+): Promise<PreparedLayer> {
+  const {bytes} = await convertTar(tar, options)
+  const open = await openLayer(memoryBlob(bytes), {where: 'the layer'})
+  const layout = layOutDevice(open.files.values())
+  const device = new Uint8Array(layout.size)
+  for (const {file, deviceOffset} of layout.files) device.set(contents.get(file.path)!, deviceOffset)
+  return {bytes, open, layout, map: mapChunks(layout, 'the layer', true), device}
+}
+
+/** A cache in `root`, as after a boot with this id. */
+export function openTestCache(
+  root: string,
+  options: {maxSize?: number; bootId?: string} = {},
+): Promise<LayerCache> {
+  return openLayerCache({root, maxSize: 0, bootId: 'one boot', ...options})
+}
+
+/** Opens the data of `layer` under `key`. */
+export async function openTestData(
+  cache: LayerCache,
+  key: string,
+  {bytes, map}: PreparedLayer,
+): Promise<LayerData> {
+  await cache.add(key, {
+    blobDigest: digestOf(bytes),
+    blobSize: bytes.length,
+    tail: bytes,
+    externalToc: undefined,
+  })
+  return cache.open(key, {deviceSize: map.deviceSize, chunkCount: map.count})
+}
+
+export function lazyLayerOf(
+  prepared: PreparedLayer,
+  data: LayerData,
+  blob: BlobSource,
+  options: Partial<LazyLayerOptions> = {},
+): LazyLayer {
+  return createLazyLayer({
+    name: 'a1',
+    where: 'the layer',
+    layer: digestOf(prepared.bytes),
+    blob,
+    memberKind: 'gzip',
+    map: prepared.map,
+    data,
+    codec: createBulkCodec(),
+    queue: createFetchQueue({prefetches: 2, backgrounds: 1, quietMs: 0}),
+    observer: SILENT_OBSERVER,
+    onComplete: () => {},
+    onUncached: () => {},
+    ...options,
+  })
+}
