@@ -67,19 +67,21 @@ function collect(stream: unknown): () => string {
   return () => text
 }
 
-function* descendants(pid: number): Generator<number> {
+/** A process and all that it has started, as far as they run. */
+export function* descendants(pid: number): Generator<number> {
   yield pid
   for (const child of readProc(`/proc/${pid}/task/${pid}/children`).split(' ').filter(Boolean)) {
     yield* descendants(Number(child))
   }
 }
 
-function rssOf(pid: number): number {
+/** Resident memory of a process, bytes; 0 when it is gone. */
+export function rssOf(pid: number): number {
   return Number(/^VmRSS:\s+(\d+) kB/m.exec(readProc(`/proc/${pid}/status`))?.[1] ?? 0) * 1024
 }
 
 /** User and system time of a running process, and of its children that ended; proc(5) counts in hundredths. */
-function cpuSecondsOf(pid: number): number {
+export function cpuSecondsOf(pid: number): number {
   const stat = readProc(`/proc/${pid}/stat`)
   // The second field is a name in parentheses, which may hold spaces. Fields 14 to 17 are the times.
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
