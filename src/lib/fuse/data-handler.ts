@@ -35,7 +35,7 @@ export function createDataHandler(host: RequestHost): RequestHandler {
   const lookup = (request: FuseRequest): void => {
     const device = devices.get(nodeIdOf(parseName(request).toString('latin1')))
     if (device) host.reply(request, putEntry(host.body, 0, fileAttributes(device)))
-    else host.defer(request)
+    else host.replyUnknown(request)
   }
 
   const getAttributes = (request: FuseRequest): void => {
@@ -43,14 +43,14 @@ export function createDataHandler(host: RequestHost): RequestHandler {
     const device = devices.get(nodeId)
     if (nodeId === ROOT_NODE) host.reply(request, putAttrReply(host.body, 0, ROOT_ATTRIBUTES))
     else if (device) host.reply(request, putAttrReply(host.body, 0, fileAttributes(device)))
-    else host.defer(request)
+    else host.replyUnknown(request)
   }
 
   const read = (request: FuseRequest): void => {
     const device = devices.get(request.nodeId)
     const {offset, size} = parseRead(request)
     if (device) host.replyData(request, device, offset, size)
-    else host.defer(request)
+    else host.replyUnknown(request)
   }
 
   const list = (request: FuseRequest): void => {

@@ -12,7 +12,7 @@ import type {HandlerKind, RequestHost, TableEntry} from './request-handler.ts'
 import type {FuseLog, LazyDevice} from './session.ts'
 import type {StateFiles} from './tree-handler.ts'
 
-const {EINTR, ENOENT, ESTALE} = constants.errno
+const {EINTR} = constants.errno
 
 export interface DeferredRequests {
   put(entry: TableEntry, device: LazyDevice): void
@@ -60,13 +60,14 @@ export function createDeferredRequests(options: DeferredOptions): DeferredReques
       // It may have come since the worker looked.
       if (replier.replyPresent(request, shared, offset, size)) return
       const device = devices.get(shared.name)
-      if (!device) return replier.replyError(request, ESTALE)
+      if (!device) return replier.replyNothing(request)
       fetches.set(request.unique, startFetch(request, device, offset, lengthWithin(shared, offset, size)))
     },
-    defer: request => {
+    replyUnknown: request => {
       if (waitForEntries) wait(request)
-      else replier.replyError(request, request.opcode === OPCODE.lookup ? ENOENT : ESTALE)
+      else replier.replyNothing(request)
     },
+    defer: request => host.replyUnknown(request),
   }
   const handler = createHandler(options.kind, host, options.stateFiles)
 

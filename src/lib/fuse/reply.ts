@@ -4,7 +4,7 @@ import {readSync, writeSync, writevSync} from 'node:fs'
 import {constants} from 'node:os'
 import {wrapChunkBitmap} from '../cache/chunk-bitmap.ts'
 import {CodedError} from '../errors/coded-error.ts'
-import {type FuseRequest, MAX_READ, OUT_HEADER_SIZE, putReplyHeader} from './protocol.ts'
+import {type FuseRequest, MAX_READ, OPCODE, OUT_HEADER_SIZE, putReplyHeader} from './protocol.ts'
 import type {SharedDevice} from './request-handler.ts'
 
 /** Presence is known by blocks of this many bytes. */
@@ -16,6 +16,8 @@ export interface Replier {
   reply(request: FuseRequest, size: number): void
   replyBytes(request: FuseRequest, bytes: Uint8Array): void
   replyError(request: FuseRequest, errno: number): void
+  /** To a request about something that does not exist: the kernel looks a stale inode's name up again. */
+  replyNothing(request: FuseRequest): void
   /**
    * Replies with a range of a device when its sparse file has all of it; returns whether it did. Throws `corrupt` when the
    * file is shorter than what it is said to have.
@@ -32,6 +34,12 @@ export function createReplier(session: number): Replier {
     tolerateGone(() => writeSync(session, out, 0, OUT_HEADER_SIZE + size))
   }
 
+  const replyError = (request: FuseRequest, errno: number): void => {
+    const header = Buffer.allocUnsafe(OUT_HEADER_SIZE)
+    putReplyHeader(header, request.unique, errno, 0)
+    tolerateGone(() => writeSync(session, header))
+  }
+
   return {
     body,
     reply,
@@ -40,11 +48,8 @@ export function createReplier(session: number): Replier {
       putReplyHeader(header, request.unique, 0, bytes.length)
       tolerateGone(() => writevSync(session, [header, bytes]))
     },
-    replyError: (request, errno) => {
-      const header = Buffer.allocUnsafe(OUT_HEADER_SIZE)
-      putReplyHeader(header, request.unique, errno, 0)
-      tolerateGone(() => writeSync(session, header))
-    },
+    replyError,
+    replyNothing: request => replyError(request, request.opcode === OPCODE.lookup ? ENOENT : ESTALE),
     replyPresent: (request, device, offset, size) => {
       const length = lengthWithin(device, offset, size)
       if (length > 0 && !isPresent(device, offset, length)) return false
@@ -87,3 +92,4 @@ function tolerateGone(write: () => void): void {
 
 /** The errno that readers get for what went wrong on our side: never a short read, which would be filled with zeros. */
 export const {EIO} = constants.errno
+const {ENOENT, ESTALE} = constants.errno

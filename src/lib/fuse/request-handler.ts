@@ -36,9 +36,11 @@ export interface RequestHost {
    */
   replyData(request: FuseRequest, device: SharedDevice, offset: number, size: number): void
   /**
-   * Leaves a request about a name or an inode that the table does not have to the main thread, which has every entry,
-   * and which answers: ENOENT to a LOOKUP, ESTALE to others. After a restart it keeps them until their entry comes.
+   * Answers a request about a name or an inode that the table does not have: ENOENT to a LOOKUP, ESTALE to others. After
+   * a restart, however, it waits until its entry comes.
    */
+  replyUnknown(request: FuseRequest): void
+  /** Leaves a request to the main thread's handler; there, the same as `replyUnknown`. */
   defer(request: FuseRequest): void
 }
 

@@ -84,6 +84,7 @@ export async function openSession<Entry extends TableEntry>(
     session,
     kind,
     workers: options.workers,
+    settled: !connection.adopted,
     onRequest: bytes => deferred.handle(bytes),
     onProblem: problem => log.warn({mountpoint, error: problem}, 'cannot answer a FUSE request'),
     onGone: () => log.warn({mountpoint}, 'the FUSE file system was unmounted by somebody else, or aborted'),
@@ -122,6 +123,7 @@ export async function openSession<Entry extends TableEntry>(
         await writeAsync(session, message).catch(ignoreUnknownNode)
       }),
     resume: () => {
+      pool.settle()
       deferred.stopWaiting()
       if (connection.adopted && connection.negotiated.resend) void writeAsync(session, encodeResend())
     },

@@ -20,9 +20,11 @@ export const STATE = {
   thread: 2,
   /** Set by the worker: it reads no more. */
   ended: 3,
+  /** Set by the main thread: what is not in the table does not exist. */
+  settled: 4,
 } as const
 
-export const STATE_SIZE = 16
+export const STATE_SIZE = 20
 
 export type ToWorker = {readonly put: TableEntry} | {readonly delete: string}
 

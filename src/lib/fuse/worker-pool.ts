@@ -13,6 +13,8 @@ export interface WorkerPool {
   put(entry: TableEntry): void
   /** Resolves when no worker uses the entry any more. */
   delete(name: string): Promise<void>
+  /** From now on, what is not in the table does not exist. */
+  settle(): void
   /** Ends the workers; each answers what it is at, and requests that come later wait in the kernel. */
   stop(): Promise<void>
   /** The same without the event loop: for a process that is about to exit, which would wait for threads that block. */
@@ -24,6 +26,8 @@ export interface PoolOptions {
   readonly session: number
   readonly kind: HandlerKind
   readonly workers: number
+  /** Whether what is not in the table does not exist: not so while the table is being restored. */
+  readonly settled: boolean
   onRequest(request: Uint8Array): void
   /** A request was answered with EIO, or a worker died and was replaced. */
   onProblem(problem: string): void
@@ -47,6 +51,7 @@ export async function startWorkers(options: PoolOptions): Promise<WorkerPool> {
   const entries = new Map<string, TableEntry>()
   const members = new Set<Member>()
   let stopping = false
+  let settled = options.settled
 
   const post = (member: Member, message: ToWorker): void => {
     member.worker.postMessage(message)
@@ -60,6 +65,7 @@ export async function startWorkers(options: PoolOptions): Promise<WorkerPool> {
     const {promise: exited, resolve: onExit} = Promise.withResolvers<void>()
     const ready = Promise.withResolvers<void>()
     const member = {worker, state: new Int32Array(control), exited, unacknowledged: new Map()}
+    if (settled) Atomics.store(member.state, STATE.settled, 1)
     let failure: unknown
     worker.on('message', (message: FromWorker) => {
       if ('request' in message) options.onRequest(message.request)
@@ -116,6 +122,10 @@ export async function startWorkers(options: PoolOptions): Promise<WorkerPool> {
     delete: async name => {
       if (!entries.delete(name)) return
       await Promise.all([...members].map(member => letGo(member, name, post)))
+    },
+    settle: () => {
+      settled = true
+      for (const {state} of members) Atomics.store(state, STATE.settled, 1)
     },
     stop,
     stopNow: () => {

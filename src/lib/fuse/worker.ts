@@ -26,6 +26,10 @@ const host: RequestHost = {
   replyData: (request, device, offset, size) => {
     if (!replier.replyPresent(request, device, offset, size)) forward(request)
   },
+  replyUnknown: request => {
+    if (Atomics.load(state, STATE.settled) === 1) replier.replyNothing(request)
+    else forward(request)
+  },
   defer: forward,
 }
 const handler = createHandler(kind, host)
