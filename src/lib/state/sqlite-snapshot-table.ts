@@ -65,8 +65,9 @@ export function openSnapshotTable(path: string): OpenSnapshotTable {
 }
 
 function openDatabase(path: string): DatabaseSync {
-  const database = new DatabaseSync(path)
+  let database: DatabaseSync | undefined
   try {
+    database = new DatabaseSync(path)
     database.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA locking_mode = EXCLUSIVE;')
     const version = Number(database.prepare('PRAGMA user_version').get()!.user_version)
     if (version > SCHEMA_VERSION) {
@@ -80,7 +81,7 @@ function openDatabase(path: string): DatabaseSync {
     database.exec(`BEGIN IMMEDIATE; ${SCHEMA} PRAGMA user_version = ${SCHEMA_VERSION}; COMMIT;`)
     return database
   } catch (cause) {
-    database.close()
+    database?.close()
     throw cause instanceof CodedError ? cause : describeFailure(path, cause)
   }
 }
