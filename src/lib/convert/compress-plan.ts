@@ -1,11 +1,12 @@
 // Compresses a planned layer's units into members, in parallel, and yields them in order. Which units share a member is
 // decided here, from the plan and compressed sizes alone, never from what runs when.
 
-import type {BulkCodec, MemberKind, PieceLists, Spool} from '../compression/codec.ts'
+import type {BulkCodec, CompressedMembers, MemberKind, PieceLists, Spool} from '../compression/codec.ts'
 import {HASH_SIZE} from '../estargz/toc-of-plan.ts'
 import {chunksOfUnits, piecesOfUnits, type Units} from '../estargz/units.ts'
 import {mapOrdered} from '../io/ordered-map.ts'
 import type {CallOptions} from '../oci/content-store.ts'
+import type {MovableMembers} from './reuse-members.ts'
 
 export interface CompressPlanOptions extends CallOptions {
   readonly codec: BulkCodec
@@ -13,6 +14,8 @@ export interface CompressPlanOptions extends CallOptions {
   readonly level: number
   /** Compressed bytes that a stream has at least, where there are as many; 0: one unit per stream. */
   readonly minChunkSize: number
+  /** Members of the source that need not be compressed. */
+  readonly movable?: MovableMembers | undefined
 }
 
 /** Some consecutive members. Member `i` holds the units from `bounds[i]` to before `bounds[i + 1]`. */
@@ -23,6 +26,8 @@ export interface MemberBatch {
   readonly sizes: Uint32Array
   /** SHA-256 of the payload of each unit of the batch, 32 bytes after 32 bytes. */
   readonly chunkHashes: Uint8Array
+  /** For each member: 1 when it was moved from the source as it was, 0 when it was compressed. */
+  readonly moved: Uint8Array
 }
 
 /** Decompressed bytes of one call: enough to make its cost vanish, small enough that many fit in memory. */
@@ -60,15 +65,70 @@ async function compressBatch(
   spool: Spool,
   units: Units,
   bounds: readonly number[],
-  {codec, memberKind, level, signal}: CompressPlanOptions,
+  options: CompressPlanOptions,
 ): Promise<MemberBatch> {
-  signal?.throwIfAborted()
+  options.signal?.throwIfAborted()
   const pieces = piecesOfUnits(units, bounds)
-  const [compressed, chunkHashes] = await Promise.all([
-    codec.compressMembers(memberKind, level, spool, pieces),
-    hashChunks(spool, units, bounds, codec),
+  const [members, chunkHashes] = await Promise.all([
+    makeMembers(spool, pieces, options),
+    hashChunks(spool, units, bounds, options.codec),
   ])
-  return {bounds, pieces, ...compressed, chunkHashes}
+  return {bounds, pieces, ...members, chunkHashes}
+}
+
+type MadeMembers = Pick<MemberBatch, 'bytes' | 'sizes' | 'moved'>
+
+/** Moves what can be moved, and compresses the rest. */
+async function makeMembers(
+  spool: Spool,
+  pieces: PieceLists,
+  {codec, memberKind, level, movable}: CompressPlanOptions,
+): Promise<MadeMembers> {
+  const sources = movable?.match(pieces)
+  if (!movable || !sources?.some(index => index >= 0)) {
+    const moved = new Uint8Array(pieces.counts.length)
+    return {...(await codec.compressMembers(memberKind, level, spool, pieces)), moved}
+  }
+  const rest = selectLists(pieces, list => sources[list]! < 0)
+  const [compressed, originals] = await Promise.all([
+    rest.counts.length > 0 ? codec.compressMembers(memberKind, level, spool, rest) : NO_MEMBERS,
+    Promise.all(Array.from(sources, index => (index < 0 ? undefined : movable.read(index)))),
+  ])
+  const parts: Uint8Array[] = []
+  let bytesAt = 0
+  let memberAt = 0
+  for (const original of originals) {
+    const size = original?.length ?? compressed.sizes[memberAt++]!
+    parts.push(original ?? compressed.bytes.subarray(bytesAt, bytesAt + size))
+    if (!original) bytesAt += size
+  }
+  return {
+    bytes: Buffer.concat(parts),
+    sizes: Uint32Array.from(parts, part => part.length),
+    moved: Uint8Array.from(sources, index => (index < 0 ? 0 : 1)),
+  }
+}
+
+const NO_MEMBERS: CompressedMembers = {bytes: new Uint8Array(0), sizes: new Uint32Array(0)}
+
+/** The lists that are wanted, in their order. */
+function selectLists(lists: PieceLists, isWanted: (list: number) => boolean): PieceLists {
+  const selected: number[] = []
+  const counts: number[] = []
+  let piece = 0
+  for (const [list, count] of lists.counts.entries()) {
+    if (isWanted(list)) {
+      counts.push(count)
+      for (let index = piece; index < piece + count; index++) selected.push(index)
+    }
+    piece += count
+  }
+  return {
+    literals: lists.literals,
+    offsets: Float64Array.from(selected, index => lists.offsets[index]!),
+    sizes: Float64Array.from(selected, index => lists.sizes[index]!),
+    counts: Uint32Array.from(counts),
+  }
 }
 
 async function hashChunks(
@@ -202,6 +262,7 @@ function* splitBatch(batch: MemberBatch): Generator<MemberBatch> {
       },
       bytes: batch.bytes.subarray(bytesAt, bytesAt + size),
       sizes: batch.sizes.subarray(index, index + 1),
+      moved: batch.moved.subarray(index, index + 1),
       chunkHashes: batch.chunkHashes.subarray(
         (bounds[0]! - first) * HASH_SIZE,
         (bounds[1]! - first) * HASH_SIZE,
@@ -220,6 +281,7 @@ function joinBatches(units: Units, members: readonly MemberBatch[]): MemberBatch
     pieces: piecesOfUnits(units, bounds),
     bytes: Buffer.concat(members.map(member => member.bytes)),
     sizes: Uint32Array.from(members, member => member.sizes[0]!),
+    moved: Uint8Array.from(members, member => member.moved[0]!),
     chunkHashes: Buffer.concat(members.map(member => member.chunkHashes)),
   }
 }

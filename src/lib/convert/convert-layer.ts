@@ -12,6 +12,7 @@ import type {Digest} from '../oci/digest.ts'
 import {layerMediaType} from '../oci/media-type.ts'
 import {compressPlan} from './compress-plan.ts'
 import {createLayerWriter, type WrittenLayer} from './layer-writer.ts'
+import {movableMembers, spoolMembers} from './reuse-members.ts'
 import {defaultMaxUncompressedSize, type LayerSource, type SpooledLayer, spoolLayer} from './spool-layer.ts'
 
 export interface ConvertLayerOptions extends CallOptions {
@@ -45,7 +46,13 @@ export interface ConvertedBlob {
   /** Bytes of the TOC's JSON, and of the whole decompressed layer. */
   readonly tocSize: number
   readonly uncompressedSize: number
-  readonly counts: {readonly entries: number; readonly chunks: number; readonly members: number}
+  readonly counts: {
+    readonly entries: number
+    readonly chunks: number
+    readonly members: number
+    /** Members of a source that could be read lazily which needed not be compressed again. */
+    readonly movedMembers: number
+  }
   /** Prioritised paths that the layer has, the compressed bytes to fetch for them, and paths that it does not have. */
   readonly prioritized: {readonly files: number; readonly bytes: number; readonly missing: readonly string[]}
   /** For compressors that keep the TOC outside: the blob for the TOC image. */
@@ -65,11 +72,12 @@ export async function convertLayer(
   options: ConvertLayerOptions,
 ): Promise<ConvertedBlob> {
   const {descriptor} = source
-  await using layer = await spoolLayer(source, {
+  const spooling = {
     ...options,
     maxUncompressedSize: options.maxUncompressedSize ?? defaultMaxUncompressedSize(descriptor.size),
-    onBytes: doneBytes => options.onBytes?.(Math.floor(doneBytes * READING_SHARE)),
-  })
+    onBytes: (doneBytes: number) => options.onBytes?.(Math.floor(doneBytes * READING_SHARE)),
+  }
+  await using layer = (await spoolMembers(source, spooling)) ?? (await spoolLayer(source, spooling))
   const chunkSize = options.chunkSize || DEFAULT_CHUNK_SIZE
   const plan = planLayer(layer.entries, {
     prioritizedPaths: pathsToPrioritize(layer, options.prioritizedPaths ?? []),
@@ -94,11 +102,12 @@ interface WriteOptions extends ConvertLayerOptions {
 }
 
 async function writeLayer(
-  {spool}: SpooledLayer,
+  layer: SpooledLayer,
   plan: LayerPlan,
   options: WriteOptions,
 ): Promise<ConvertedBlob> {
   const {codec, compressor, target, source} = options
+  const {spool} = layer
   const mediaType = layerMediaType(compressor.memberKind, options.family)
   await using blob = await target.write({mediaType}, options)
   await using finisher = compressor.begin({plan, chunkSize: options.chunkSize, spool, codec}, options)
@@ -109,6 +118,7 @@ async function writeLayer(
     memberKind: compressor.memberKind,
     level: compressor.level,
     minChunkSize: options.minChunkSize ?? 0,
+    movable: await movableMembers(layer, compressor, codec),
   })
   for await (const batch of members) {
     await writer.writeMembers(batch)
@@ -136,6 +146,7 @@ async function writeLayer(
       entries: plan.entries.length,
       chunks: plan.entries.reduce((sum, entry) => sum + entry.unitCount, 0),
       members: writer.memberCount(),
+      movedMembers: writer.movedCount(),
     },
     prioritized: {
       files: prioritized.found,

@@ -27,6 +27,8 @@ export interface LayerWriter {
   blobSize(): number
   tarSize(): number
   memberCount(): number
+  /** Members that were the source's own. */
+  movedCount(): number
 }
 
 export interface LayerWriterOptions {
@@ -47,6 +49,7 @@ export function createLayerWriter({blob, codec, spool, plan}: LayerWriterOptions
   let blobSize = 0
   let tarSize = 0
   let memberCount = 0
+  let movedCount = 0
 
   async function writeMembers(batch: MemberBatch): Promise<void> {
     chunkHashes.set(batch.chunkHashes, batch.bounds[0]! * HASH_SIZE)
@@ -60,6 +63,7 @@ export function createLayerWriter({blob, codec, spool, plan}: LayerWriterOptions
       blobSize += size
       tarSize += innerOffset
       memberCount++
+      movedCount += batch.moved[index]!
     }
     await Promise.all([
       blob.write(batch.bytes),
@@ -89,6 +93,7 @@ export function createLayerWriter({blob, codec, spool, plan}: LayerWriterOptions
     blobSize: () => blobSize,
     tarSize: () => tarSize,
     memberCount: () => memberCount,
+    movedCount: () => movedCount,
   }
 }
 

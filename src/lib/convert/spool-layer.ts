@@ -11,6 +11,7 @@ import {type Digest, digestFromHash} from '../oci/digest.ts'
 import {layerCompressionOf} from '../oci/media-type.ts'
 import {createTarScanner} from '../tar/scanner.ts'
 import type {TarEntry} from '../tar/tar-entry.ts'
+import type {SourceMembers} from './reuse-members.ts'
 
 /** A layer in a store. */
 export interface LayerSource {
@@ -34,6 +35,8 @@ export interface SpoolOptions extends CallOptions {
 export interface SpooledLayer extends AsyncDisposable {
   readonly spool: Spool
   readonly entries: readonly TarEntry[]
+  /** The compressed members that it came in, where they are known. */
+  readonly members?: SourceMembers
 }
 
 /** A decompressed layer up to this size stays in memory; several layers are converted at once. */
@@ -65,20 +68,25 @@ export async function spoolLayer(source: LayerSource, options: SpoolOptions): Pr
       `Cannot convert a layer of type ${JSON.stringify(descriptor.mediaType)}`,
     )
   }
+  await using blob = await content.open(descriptor, options)
+  const compressed = countBytes(blob.stream(options), options.onBytes)
+  const tar = decompressStream(compressed, compression, `layer ${descriptor.digest}`, options)
+  return await spoolTar(tar, source, options)
+}
+
+/** Spools what a layer was decompressed to; throws as `spoolLayer`. */
+export async function spoolTar(
+  tar: AsyncIterable<Uint8Array>,
+  source: LayerSource,
+  options: SpoolOptions,
+): Promise<SpooledLayer> {
   const entries: TarEntry[] = []
   const scanner = createTarScanner(entry => entries.push(entry))
   const digester = source.diffId ? options.codec.createDigester() : undefined
   const store = createSpoolStore(options.temporaryDirectory)
   try {
-    await using blob = await content.open(descriptor, options)
-    const compressed = countBytes(blob.stream(options), options.onBytes)
     let size = 0
-    for await (const bytes of decompressStream(
-      compressed,
-      compression,
-      `layer ${descriptor.digest}`,
-      options,
-    )) {
+    for await (const bytes of tar) {
       options.signal?.throwIfAborted()
       size += bytes.length
       if (size > options.maxUncompressedSize) throw tooLarge(options.maxUncompressedSize)
@@ -114,7 +122,8 @@ function tooLarge(limit: number): CodedError {
   )
 }
 
-async function* countBytes(
+/** Passes chunks on, and says how many bytes have come by. */
+export async function* countBytes(
   chunks: AsyncIterable<Uint8Array>,
   onBytes: ((doneBytes: number) => void) | undefined,
 ): AsyncGenerator<Uint8Array> {
@@ -126,14 +135,15 @@ async function* countBytes(
   }
 }
 
-interface SpoolStore {
+/** Bytes that are written from start to end, and then read anywhere. */
+export interface SpoolStore {
   write(bytes: Uint8Array): Promise<void>
   finish(): Spool
   close(): Promise<void>
 }
 
 /** Memory for a small layer; a file for a larger one. */
-function createSpoolStore(directory: string): SpoolStore {
+export function createSpoolStore(directory: string): SpoolStore {
   let held: Uint8Array[] = []
   let size = 0
   let file: FileHandle | undefined
