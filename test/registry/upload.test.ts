@@ -3,9 +3,11 @@ import {tmpdir} from 'node:os'
 import {join} from 'node:path'
 import {expect, onTestFinished, test} from 'vitest'
 import {digestOf} from '../../src/lib/io/sha256.ts'
-import type {ContentStore, WriteHint} from '../../src/lib/oci/content-store.ts'
+import {verifyStream} from '../../src/lib/io/verified-stream.ts'
+import type {ContentStore, OpenBlob, WriteHint} from '../../src/lib/oci/content-store.ts'
 import type {RegistryOptions} from '../../src/lib/registry/registry.ts'
 import type {FaultyRegistry, FaultyRegistryOptions} from '../support/faulty-registry.ts'
+import {cut, memoryBlob} from '../support/memory-content.ts'
 import {openClient, sampleBytes, startRegistry} from './session.ts'
 
 const BYTES = sampleBytes(250_000)
@@ -269,4 +271,58 @@ test('an aborted upload ends with the reason', async () => {
   const reason = new Error('stop')
   abort.abort(reason)
   await expect(writer.commit(BLOB)).rejects.toBe(reason)
+})
+
+/** What a copy does with a blob that can be read again. */
+async function writeFrom(content: ContentStore, bytes: Uint8Array = BYTES): Promise<void> {
+  const blob: OpenBlob = {
+    ...memoryBlob(bytes),
+    stream: () => verifyStream(cut(bytes, 99_999), BLOB, 'a test'),
+    async [Symbol.asyncDispose]() {},
+  }
+  await content.writeFrom!(blob, BLOB)
+}
+
+test('a blob that can be read again is sent in one request, without touching the disk', async () => {
+  const {server, content} = await openTarget({spoolDirectory: '/nonexistent'})
+  await writeFrom(content)
+  expectStored(server)
+  expect(summary(server)).toBe('POST PUT')
+})
+
+test('a blob from the configured size on is sent in chunks even if it can be read again', async () => {
+  const {server, content} = await openTarget({chunkedFrom: 200_000})
+  await writeFrom(content)
+  expectStored(server)
+  expect(summary(server)).toBe('POST PATCH PATCH PATCH PUT')
+})
+
+test.each([
+  ['breaks off', {kind: 'drop', afterBytes: 100_000}],
+  ['is too large for a proxy', {kind: 'status', status: 413}],
+  ['meets a registry in trouble', {kind: 'status', status: 503}],
+] as const)('a request that %s is given back, and followed by chunks', async (_, fault) => {
+  const {server, content} = await openTarget()
+  server.inject({method: 'PUT'}, fault)
+  await writeFrom(content)
+  expectStored(server)
+  expect(summary(server)).toBe('POST PUT DELETE HEAD POST PATCH PATCH PATCH PUT')
+})
+
+test('a request whose answer got lost is found done', async () => {
+  const {server, content} = await openTarget()
+  server.inject({method: 'PUT'}, {kind: 'lose-answer'})
+  await writeFrom(content)
+  expectStored(server)
+  expect(summary(server)).toBe('POST PUT DELETE HEAD')
+})
+
+test("a source that turns out damaged is not the registry's fault, and nothing is stored", async () => {
+  const {server, content} = await openTarget()
+  await expect(writeFrom(content, Buffer.from(BYTES).fill(0, 0, 9))).rejects.toMatchObject({
+    code: 'corrupt',
+    message: expect.stringMatching(/^Cannot use sha256:.* in a test: its digest is/),
+  })
+  expect(server.blob('app', BLOB.digest)).toBeUndefined()
+  expect(summary(server)).toContain('DELETE')
 })

@@ -65,6 +65,6 @@ export function memoryBlob(bytes: Uint8Array): BlobSource {
   }
 }
 
-async function* cut(bytes: Uint8Array, step: number): AsyncGenerator<Uint8Array> {
+export async function* cut(bytes: Uint8Array, step: number): AsyncGenerator<Uint8Array> {
   for (let at = 0; at < bytes.length; at += step) yield bytes.subarray(at, at + step)
 }

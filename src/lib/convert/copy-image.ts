@@ -4,7 +4,7 @@ import pLimit from 'p-limit'
 import {messageOf} from '../errors/coded-error.ts'
 import type {ProgressSink} from '../io/progress.ts'
 import {digestOf} from '../io/sha256.ts'
-import type {CallOptions, ContentStore} from '../oci/content-store.ts'
+import type {CallOptions, ContentStore, CopyOptions} from '../oci/content-store.ts'
 import type {Descriptor} from '../oci/descriptor.ts'
 import type {ImageSource, ImageTarget} from '../oci/image-store.ts'
 import {encodeJson} from '../oci/manifest.ts'
@@ -54,10 +54,14 @@ export async function copyBlob(
   from: ContentStore,
   to: ContentStore,
   descriptor: Descriptor,
-  options: CallOptions & {readonly onBytes?: (doneBytes: number) => void} = {},
+  options: CopyOptions = {},
 ): Promise<boolean> {
   if (await to.info(descriptor, options)) return false
   await using blob = await from.open(descriptor, options)
+  if (to.writeFrom) {
+    await to.writeFrom(blob, descriptor, options)
+    return true
+  }
   await using writer = await to.write(descriptor, options)
   let doneBytes = 0
   for await (const bytes of blob.stream(options)) {

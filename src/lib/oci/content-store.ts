@@ -44,6 +44,11 @@ export interface CommitOptions extends CallOptions {
   readonly labels?: Readonly<Record<string, string>>
 }
 
+export interface CopyOptions extends CallOptions {
+  /** Told how many bytes have been read; starts anew when they have to be read again. */
+  readonly onBytes?: ((doneBytes: number) => void) | undefined
+}
+
 /** A blob being written. Disposing it without `commit` leaves nothing behind. */
 export interface BlobWriter extends AsyncDisposable {
   write(bytes: Uint8Array): Promise<void>
@@ -63,6 +68,11 @@ export interface ContentStore {
   /** Opens a blob; throws `not-found`. */
   open(descriptor: Descriptor, options?: CallOptions): Promise<OpenBlob>
   write(hint: WriteHint, options?: CallOptions): Promise<BlobWriter>
+  /**
+   * Writes a whole blob, which may be read more than once. Only in stores where this is better than a writer, which
+   * gets every byte once: a registry then takes it in one request, and another one after trouble.
+   */
+  writeFrom?(blob: OpenBlob, descriptor: Descriptor, options?: CopyOptions): Promise<void>
   /** Merges labels into those of an existing blob; a store without labels ignores them. */
   setLabels(digest: Digest, labels: Readonly<Record<string, string>>, options?: CallOptions): Promise<void>
 }

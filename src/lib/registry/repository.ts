@@ -13,6 +13,7 @@ import {type BlobWriterOptions, checkWritten, createBlobWriter, createIdleWriter
 import type {RepositoryLocation} from './location.ts'
 import {type FetchedManifest, fetchManifest, putManifest} from './manifests.ts'
 import {isManifestLike, isPresentAt} from './presence.ts'
+import {sendBlob} from './send-blob.ts'
 import {mountBlob} from './upload.ts'
 
 export interface Repository {
@@ -89,6 +90,10 @@ export function createRepository(
     return found
   }
 
+  function writeManifest(mediaType: string, call: CallOptions): BlobWriter {
+    return createManifestWriter(name, bytes => put(digestOf(bytes), {mediaType, bytes}, call))
+  }
+
   const content: ContentStore = {
     name,
     async info(descriptor, call = {}) {
@@ -101,8 +106,7 @@ export function createRepository(
     },
     async write(hint, call = {}) {
       const {mediaType, digest, size} = hint
-      if (isManifestLike(mediaType))
-        return createManifestWriter(name, bytes => put(digestOf(bytes), {mediaType, bytes}, call))
+      if (isManifestLike(mediaType)) return writeManifest(mediaType, call)
       if (digest && size !== undefined && (await isPresent({mediaType, digest, size}, call))) {
         return createIdleWriter(name)
       }
@@ -114,6 +118,16 @@ export function createRepository(
           present.set(expected.digest, true)
         },
       }
+    },
+    async writeFrom(blob, descriptor, call = {}) {
+      if (!isManifestLike(descriptor.mediaType)) {
+        await sendBlob(await locate(call), blob, descriptor, {...options, ...call})
+        present.set(descriptor.digest, true)
+        return
+      }
+      await using writer = writeManifest(descriptor.mediaType, call)
+      for await (const bytes of blob.stream(call)) await writer.write(bytes)
+      await writer.commit(descriptor, call)
     },
     // Registries keep no labels.
     setLabels: async () => undefined,

@@ -24,6 +24,8 @@ export interface WholeBlob {
   readonly digest: Digest
   readonly size: number
   readonly body: RequestBody
+  /** Of the upload as a whole; the policy's by default. */
+  readonly attempts?: number
 }
 
 /** An upload in pieces. Bytes of a piece may be reused once `append` has resolved. */
@@ -56,27 +58,51 @@ export async function mountBlob(
 /** Sends a blob with POST and PUT, from the start again after trouble that may pass. */
 export async function uploadWhole(
   location: RepositoryLocation,
-  {digest, size, body}: WholeBlob,
+  blob: WholeBlob,
   options: CallOptions,
 ): Promise<void> {
   const {retry} = location.session
+  const attempts = blob.attempts ?? retry.attempts
   for (let attempt = 1; ; attempt++) {
-    const url = await startUpload(location, options)
-    url.searchParams.set('digest', digest)
-    const headers = {'content-type': 'application/octet-stream', 'content-length': String(size)}
-    const request = {method: 'PUT', url, headers, body, attempts: 1} as const
-    let retryAfterMs: number | undefined
-    try {
-      const response = await sendUpload(location, request, options)
-      if (isStored(response)) return await response.discard()
-      retryAfterMs = parseRetryAfter(response.header('retry-after'), Date.now())
-      const error = await errorFromResponse(response, actionOf(location))
-      if (attempt >= retry.attempts || !isRetryableStatus(response.status)) throw error
-    } catch (error) {
-      options.signal?.throwIfAborted()
-      if (attempt >= retry.attempts || !hasCode(error, 'unavailable')) throw error
+    const failure = await tryWhole(location, blob, options)
+    if (!failure) return
+    if (attempt >= attempts || !failure.passing) throw failure.error
+    await pause(retryDelayMs(retry, attempt + 1, failure.retryAfterMs), options)
+  }
+}
+
+/** What went wrong with an upload, and whether it is worth another try. */
+interface UploadFailure {
+  readonly error: unknown
+  readonly passing: boolean
+  readonly retryAfterMs?: number | undefined
+}
+
+/** One upload from its start to its end; one that fails is given back. */
+async function tryWhole(
+  location: RepositoryLocation,
+  {digest, size, body}: WholeBlob,
+  options: CallOptions,
+): Promise<UploadFailure | undefined> {
+  const url = await startUpload(location, options)
+  const upload = new URL(url)
+  url.searchParams.set('digest', digest)
+  const headers = {'content-type': 'application/octet-stream', 'content-length': String(size)}
+  const request = {method: 'PUT', url, headers, body, attempts: 1} as const
+  try {
+    const response = await sendUpload(location, request, options)
+    if (isStored(response)) {
+      await response.discard()
+      return undefined
     }
-    await pause(retryDelayMs(retry, attempt + 1, retryAfterMs), options)
+    const retryAfterMs = parseRetryAfter(response.header('retry-after'), Date.now())
+    const error = await errorFromResponse(response, actionOf(location))
+    await cancelUpload(location, upload)
+    return {error, passing: isRetryableStatus(response.status), retryAfterMs}
+  } catch (error) {
+    await cancelUpload(location, upload)
+    options.signal?.throwIfAborted()
+    return {error, passing: hasCode(error, 'unavailable')}
   }
 }
 
