@@ -118,13 +118,17 @@ export async function openStage(options: StageOptions): Promise<Stage> {
     mount,
     async tree(namespace: string, name: string, ref: string) {
       await using mounted = await mount(namespace, name, ref)
-      const {'.': root = '', ...rest} = await describeTree(mounted.path)
-      // containerd leaves the root's time as it is when a layer is unpacked.
-      return {...rest, '.': root.replace(/ \d+ns/, '')}
+      return await treeAt(mounted.path)
     },
   }
   const owned = undo.move()
   return {...stage, [Symbol.asyncDispose]: () => owned.disposeAsync()}
+}
+
+/** The tree of a mounted image; containerd leaves the root's time as it is when a layer is unpacked. */
+export async function treeAt(path: string): Promise<TreeDescription> {
+  const {'.': root = '', ...rest} = await describeTree(path)
+  return {...rest, '.': root.replace(/ \d+ns/, '')}
 }
 
 /** Builds the image, converts it, and puts both into the registry; resolves to the converted one's manifest. */

@@ -1,0 +1,92 @@
+// The snapshotter is killed while containers read: they wait, and get every byte right.
+
+import {setTimeout as pause} from 'node:timers/promises'
+import {afterAll, beforeAll, expect, it} from 'vitest'
+import {createRandom} from '../conformance/random-tree.ts'
+import {describeTree, type TreeDescription} from '../conformance-mount/describe-tree.ts'
+import {describeWith} from '../support/requires.ts'
+import {mountsBelow} from '../support/snapshotter.ts'
+import {LARGE_SIZE, SMALL_GROUPS} from './lazy-image.ts'
+import {openStage, type Stage, treeAt} from './lazy-stage.ts'
+
+/** How often it is killed; more by hand: `KILLS=100 vitest run test/integration/lazy-restarts.test.ts`. */
+const killsOf = (backend: string) => Number(process.env.KILLS ?? (backend === 'erofs' ? 20 : 10))
+
+/** The longest wait before a kill, milliseconds: reading one directory takes about as long. */
+const MAX_WAIT_MS = 150
+
+let count = 0
+const newNamespace = () => `lazy-restarts-${process.pid}-${++count}`
+
+for (const backend of ['erofs', 'fuse'] as const) {
+  describeWith(['root', 'containerd', 'ctr', 'runc'], `a snapshotter that is killed, with ${backend}`, () => {
+    const kills = killsOf(backend)
+    let stage: Stage
+    /** The whole tree, as overlayfs shows it. */
+    let expected: TreeDescription
+    let namespace: string
+
+    beforeAll(async () => {
+      stage = await openStage({backend, config: 'no_background_fetch = true\n'})
+      namespace = newNamespace()
+      await stage.ctrRemote(namespace, 'image', 'pull', '-q', stage.plain)
+      expected = await stage.tree(namespace, 'overlayfs', stage.plain)
+      await stage.ctrRemote(namespace, 'image', 'rpull', stage.lazy)
+    })
+    afterAll(() => stage?.[Symbol.asyncDispose]())
+
+    /** What a directory of the tree should be. */
+    const expectedBelow = (directory: string): TreeDescription =>
+      Object.fromEntries(
+        Object.entries(expected)
+          .filter(([path]) => path === directory || path.startsWith(`${directory}/`))
+          .map(([path, description]) => [path.slice(directory.length + 1) || '.', description]),
+      )
+
+    it(`gives readers what they read, killed ${kills} times meanwhile, and leaves no mount twice`, async () => {
+      const random = createRandom(1)
+      // Slow enough that a kill meets reads that wait for the registry.
+      stage.registry.inject({method: 'GET', url: /\/blobs\//}, {kind: 'slow', delayMs: 2}, 1_000_000)
+      await using mounted = await stage.mount(namespace, 'stargz', stage.lazy)
+      const container = `${namespace}-sleeps`
+      await stage.ctr(
+        namespace,
+        ...['run', '-d', '--snapshotter=stargz'],
+        stage.lazy,
+        container,
+        'sleep',
+        '1000',
+      )
+      const mounts = await mountsBelow(stage.snapshotter.directory)
+      for (let kill = 0; kill < kills; kill++) {
+        const directory = `small/${kill % SMALL_GROUPS}`
+        const reading = describeTree(`${mounted.path}/${directory}`)
+        reading.catch(() => {})
+        await pause(random(MAX_WAIT_MS))
+        await stage.snapshotter.stop('SIGKILL')
+        await pause(random(MAX_WAIT_MS))
+        await stage.snapshotter.start()
+        expect(await reading, `kill ${kill}`).toEqual(expectedBelow(directory))
+      }
+      expect(await mountsBelow(stage.snapshotter.directory)).toEqual(mounts)
+      const exec = ['tasks', 'exec', '--exec-id', 'sum', container, 'busybox', 'wc', '-c', '/data/large']
+      expect(await stage.ctr(namespace, ...exec)).toBe(`${LARGE_SIZE} /data/large\n`)
+      expect(await describeTree(`${mounted.path}/data`)).toEqual(expectedBelow('data'))
+    })
+
+    it('pulls, mounts and runs as before', async () => {
+      const {lazy} = stage
+      await stage.ctrRemote(namespace, 'image', 'rpull', lazy)
+      const run = ['run', '--rm', '--snapshotter=stargz', lazy, `${namespace}-again`]
+      expect(await stage.ctr(namespace, ...run)).toBe('hello\n')
+      expect(await stage.tree(namespace, 'stargz', lazy)).toEqual(expected)
+    })
+
+    it('is stopped by SIGTERM and started again, and nobody notices', async () => {
+      await using mounted = await stage.mount(namespace, 'stargz', stage.lazy)
+      await stage.snapshotter.stop('SIGTERM')
+      await stage.snapshotter.start()
+      expect(await treeAt(mounted.path)).toEqual(expected)
+    })
+  })
+}
