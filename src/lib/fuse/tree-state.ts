@@ -45,7 +45,7 @@ export function createStateFile(read: () => LayerState): StateFile {
 
 /** One line of JSON; `error` stands first, and only when there is one. */
 export function encodeLayerState({digest, size, fetchedSize, error}: LayerState): Buffer {
-  const fetchedPercent = size === 0 ? 100 : (fetchedSize / size) * 100
+  const fetchedPercent = size === 0 ? 100 : (100 * fetchedSize) / size
   return Buffer.from(
     `${JSON.stringify({...(error ? {error} : {}), digest, size, fetchedSize, fetchedPercent})}\n`,
   )

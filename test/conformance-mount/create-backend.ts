@@ -1,0 +1,64 @@
+// Either backend, and layers as it takes them, for whichever process serves them.
+
+import {writeFile} from 'node:fs/promises'
+import {join} from 'node:path'
+import {openDataFileSystem} from '../../src/lib/fuse/data-files.ts'
+import {createErofsBackend} from '../../src/lib/fuse/erofs-backend.ts'
+import type {Keeper} from '../../src/lib/fuse/keeper.ts'
+import type {FuseLog} from '../../src/lib/fuse/session.ts'
+import {createTreeBackend} from '../../src/lib/fuse/tree-backend.ts'
+import type {OpaqueMarks} from '../../src/lib/fuse/tree-encode.ts'
+import {openTreeFileSystem} from '../../src/lib/fuse/tree-file-system.ts'
+import {digestOf} from '../../src/lib/io/sha256.ts'
+import type {MountableLayer, MountBackend} from '../../src/lib/layer/ports.ts'
+import type {SampleDevice} from './sample-device.ts'
+import type {SampleLayer} from './sample-layer.ts'
+
+export type BackendKind = 'erofs' | 'fuse'
+
+export const BACKENDS: readonly BackendKind[] = ['erofs', 'fuse']
+
+export interface BackendSettings {
+  readonly directory: string
+  readonly opaque?: OpaqueMarks | undefined
+  readonly keeper?: Keeper | undefined
+  readonly deadlineMs?: number | undefined
+  readonly log: FuseLog
+}
+
+export async function createBackend(kind: BackendKind, settings: BackendSettings): Promise<MountBackend> {
+  const {directory, keeper, deadlineMs = 20_000, log, opaque = 'trusted'} = settings
+  const options = {mountpoint: join(directory, 'fuse'), keeper, deadlineMs, log}
+  return kind === 'erofs'
+    ? createErofsBackend(await openDataFileSystem(options))
+    : createTreeBackend(await openTreeFileSystem(options), opaque)
+}
+
+/** A layer whose files beside its data are below `directory`. */
+export function mountableLayer(
+  directory: string,
+  layer: SampleLayer,
+  device: SampleDevice,
+): Pick<MountableLayer, keyof MountableLayer> {
+  return {
+    device,
+    state: () => ({
+      digest: digestOf(Buffer.from(device.name)),
+      size: layer.size,
+      fetchedSize: 4096 * device.presentBlocks(),
+      error: undefined,
+    }),
+    file: async (fileName, make) => {
+      const path = join(directory, `${device.name}.${fileName}`)
+      await writeFile(path, await make())
+      return path
+    },
+    isComplete: () => device.presentBlocks() === layer.size / 4096,
+    tree: async () => layer.root,
+  }
+}
+
+/** As the product names devices: digits of a digest. */
+export function deviceName(name: string): string {
+  return digestOf(Buffer.from(name)).slice('sha256:'.length)
+}
