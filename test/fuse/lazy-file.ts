@@ -14,6 +14,8 @@ import type {FuseLog, LazyDevice} from '../../src/lib/fuse/session.ts'
 import {temporaryDirectory} from '../support/temporary.ts'
 
 export const BLOCK = 4096
+/** The name of the one file that daemon-process.ts serves. */
+export const DAEMON_FILE = 'da-e0'
 
 /** `size` bytes that differ everywhere, the same for the same seed. */
 export function noise(size: number, seed = 'seed'): Buffer {

@@ -1,0 +1,164 @@
+// Killing and restarting a daemon under readers: nobody gets a wrong byte or an error, and nothing stays behind.
+
+import {type ChildProcess, spawn} from 'node:child_process'
+import {once} from 'node:events'
+import {existsSync, readFileSync, statSync, writeFileSync} from 'node:fs'
+import {join} from 'node:path'
+import {expect, it, onTestFinished} from 'vitest'
+import {digestOf} from '../../src/lib/io/sha256.ts'
+import {MNT_DETACH, UMOUNT_NOFOLLOW, unmount} from '../../src/lib/native/system-calls.ts'
+import {describeWith} from '../support/requires.ts'
+import {temporaryDirectory} from '../support/temporary.ts'
+import {DAEMON_FILE, isMounted, noise} from './lazy-file.ts'
+
+const SIZE = 4 << 20
+
+interface Daemon {
+  readonly child: ChildProcess
+  /** What it printed after `ready`. */
+  readonly said: () => string
+  readonly closed: Promise<unknown[]>
+}
+
+/** Starts a daemon on `directory`; resolves when it serves. */
+async function startDaemon(directory: string, fetches: number): Promise<Daemon> {
+  const child = spawn(
+    process.execPath,
+    [join(import.meta.dirname, 'daemon-process.ts'), directory, String(fetches)],
+    {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    },
+  )
+  onTestFinished(() => void child.kill('SIGKILL'))
+  let said = ''
+  child.stdout.on('data', bytes => {
+    said += bytes
+  })
+  const closed = once(child, 'close')
+  while (!said.includes('ready')) await Promise.race([once(child.stdout, 'data'), closed.then(died)])
+  return {child, said: () => said.replace('ready\n', ''), closed}
+}
+
+function died(): never {
+  throw new Error('The daemon died before it served')
+}
+
+/** A directory for a daemon; whatever is mounted in it when the test ends is aborted. */
+async function daemonDirectory(): Promise<string> {
+  const directory = await temporaryDirectory()
+  writeFileSync(join(directory, 'content'), noise(SIZE))
+  onTestFinished(async () => {
+    if (isMounted(join(directory, 'mnt'))) await endDaemon(await startDaemon(directory, 0), 'SIGINT')
+  })
+  return directory
+}
+
+async function endDaemon(
+  {child, closed}: Daemon,
+  signal: 'SIGINT' | 'SIGTERM' | 'SIGKILL',
+): Promise<unknown[]> {
+  child.kill(signal)
+  return closed
+}
+
+/** Reads the whole file again and again with dd and the given flags, until told to end; counts what was wrong. */
+function startReader(path: string, flags: string) {
+  const expected = digestOf(noise(SIZE)).slice('sha256:'.length)
+  const script = `
+    while ! [ -e "$1.end" ]; do
+      sum=$(dd if="$2" iflag=${flags} bs=64k status=none | sha256sum) || exit 3
+      [ "$sum" = "${expected}  -" ] || { echo "wrong: $sum"; exit 4; }
+    done`
+  return (end: string) => {
+    const child = spawn('bash', ['-o', 'pipefail', '-c', script, 'reader', end, path], {
+      stdio: ['ignore', 'inherit', 'inherit'],
+    })
+    onTestFinished(() => void child.kill('SIGKILL'))
+    return once(child, 'close')
+  }
+}
+
+describeWith(['root', 'dd', 'bash', 'sha256sum'], 'a restarted daemon', () => {
+  it('that is killed again and again gives no reader a wrong byte or an error', async () => {
+    const directory = await daemonDirectory()
+    const path = join(directory, 'mnt', DAEMON_FILE)
+    let daemon = await startDaemon(directory, 20)
+    const readers = ['direct', 'direct', 'nocache', 'fullblock'].map(flags =>
+      startReader(path, flags)(join(directory, 'readers')),
+    )
+    for (let restart = 1; restart <= 12; restart++) {
+      expect(await daemon.closed).toEqual([null, 'SIGKILL'])
+      expect(daemon.said()).toBe('')
+      daemon = await startDaemon(directory, restart < 12 ? 5 + ((restart * 37) % 60) : 0)
+    }
+    writeFileSync(join(directory, 'readers.end'), '')
+    for (const reader of readers) expect(await reader).toEqual([0, null])
+    expect(await endDaemon(daemon, 'SIGINT')).toEqual([0, null])
+    expect(isMounted(join(directory, 'mnt'))).toBe(false)
+  })
+
+  it('takes over what was left on purpose, also when nobody has asked in between', async () => {
+    const directory = await daemonDirectory()
+    const path = join(directory, 'mnt', DAEMON_FILE)
+    for (let restart = 0; restart < 3; restart++) {
+      const daemon = await startDaemon(directory, 0)
+      const read = startReadOnce(path)
+      expect(await read).toBe(digestOf(noise(SIZE)))
+      expect(await endDaemon(daemon, 'SIGTERM')).toEqual([0, null])
+      expect(isMounted(join(directory, 'mnt'))).toBe(true)
+    }
+  })
+
+  it('lets who came in between wait, and answers them', async () => {
+    const directory = await daemonDirectory()
+    await endDaemon(await startDaemon(directory, 0), 'SIGKILL')
+    const read = startReadOnce(join(directory, 'mnt', DAEMON_FILE))
+    const daemon = await startDaemon(directory, 0)
+    expect(await read).toBe(digestOf(noise(SIZE)))
+    await endDaemon(daemon, 'SIGINT')
+  })
+
+  it('that never comes back leaves a mount that can be detached, and readers that can be killed', async () => {
+    const directory = await daemonDirectory()
+    const mountpoint = join(directory, 'mnt')
+    await endDaemon(await startDaemon(directory, 0), 'SIGKILL')
+    const reader = spawn('cat', [join(mountpoint, DAEMON_FILE)], {stdio: 'ignore'})
+    await once(reader, 'spawn')
+    unmount(mountpoint, MNT_DETACH | UMOUNT_NOFOLLOW)
+    expect(isMounted(mountpoint)).toBe(false)
+    reader.kill('SIGKILL')
+    // It may have come too late to find the file.
+    expect([
+      [null, 'SIGKILL'],
+      [1, null],
+    ]).toContainEqual(await once(reader, 'close'))
+    const daemon = await startDaemon(directory, 0)
+    expect(await startReadOnce(join(mountpoint, DAEMON_FILE))).toBe(digestOf(noise(SIZE)))
+    await endDaemon(daemon, 'SIGINT')
+    expect(existsSync(join(mountpoint, DAEMON_FILE))).toBe(false)
+  })
+
+  it('whose keeper was killed as well mounts anew over what is dead', async () => {
+    const directory = await daemonDirectory()
+    await endDaemon(await startDaemon(directory, 0), 'SIGKILL')
+    const lock = readFileSync('/proc/locks', 'utf8')
+    const inode = statSync(join(directory, 'keeper', 'keeper.lock')).ino
+    process.kill(Number(new RegExp(`(\\d+) \\S+:${inode} `).exec(lock)![1]), 'SIGKILL')
+    const daemon = await startDaemon(directory, 0)
+    expect(await startReadOnce(join(directory, 'mnt', DAEMON_FILE))).toBe(digestOf(noise(SIZE)))
+    await endDaemon(daemon, 'SIGINT')
+    expect(isMounted(join(directory, 'mnt'))).toBe(false)
+  })
+})
+
+/** The digest of a file, read by another process. */
+async function startReadOnce(path: string): Promise<string> {
+  const child = spawn('sha256sum', [path], {stdio: ['ignore', 'pipe', 'inherit']})
+  onTestFinished(() => void child.kill('SIGKILL'))
+  let said = ''
+  child.stdout.on('data', bytes => {
+    said += bytes
+  })
+  await once(child, 'close')
+  return `sha256:${said.slice(0, 64)}`
+}
