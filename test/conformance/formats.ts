@@ -14,7 +14,8 @@ import {createBulkCodec} from '../../src/lib/native/bulk-codec.ts'
 import {TOC_DIGEST} from '../../src/lib/oci/annotations.ts'
 import type {Descriptor} from '../../src/lib/oci/descriptor.ts'
 import type {Digest} from '../../src/lib/oci/digest.ts'
-import {layerCompressionOf, OCI_LAYER} from '../../src/lib/oci/media-type.ts'
+import {type LayerCompression, layerCompressionOf, OCI_LAYER} from '../../src/lib/oci/media-type.ts'
+import {type ZstdChunkedDialect, zstdChunkedCompressor} from '../../src/lib/zstdchunked/compressor.ts'
 import {memoryBlob, memoryContent} from '../support/memory-content.ts'
 import {writeBlob} from '../support/sample-image.ts'
 
@@ -93,7 +94,38 @@ function legacyStargz(): LayerFormat {
   }
 }
 
-function plain(compression: 'none' | 'gzip'): LayerFormat {
+function zstdChunked(
+  name: string,
+  dialect: ZstdChunkedDialect,
+  sizes: {readonly chunkSize?: number} = {},
+): LayerFormat {
+  return {
+    name,
+    isLazy: true,
+    isOrdered: true,
+    keepsTar: false,
+    keepsTocOutside: false,
+    async build(tar, prioritizedPaths = []) {
+      const {content, descriptor} = await sourceOf(tar)
+      const built = await convertLayer(
+        {content, descriptor, diffId: digestOf(tar)},
+        {
+          codec,
+          compressor: zstdChunkedCompressor(3, dialect),
+          target: content,
+          family: 'oci',
+          temporaryDirectory: tmpdir(),
+          prioritizedPaths,
+          ...sizes,
+        },
+      )
+      const bytes = content.blobs.get(built.descriptor.digest)!
+      return {bytes, descriptor: built.descriptor, diffId: built.diffId}
+    },
+  }
+}
+
+function plain(compression: LayerCompression): LayerFormat {
   return {
     name: compression === 'none' ? 'uncompressed' : `plain ${compression}`,
     isLazy: false,
@@ -138,17 +170,23 @@ export const FORMATS: readonly LayerFormat[] = [
     minChunkSize: 600,
   }),
   legacyStargz(),
+  zstdChunked('zstd:chunked', 'podman'),
+  zstdChunked('zstd:chunked in small chunks', 'podman', {chunkSize: 300}),
+  zstdChunked('zstd:chunked for stargz-snapshotter', 'stargz', {chunkSize: 3000}),
   plain('gzip'),
+  plain('zstd'),
   plain('none'),
 ]
 
 export const LAZY_FORMATS = FORMATS.filter(({isLazy}) => isLazy)
 export const ORDERED_FORMATS = FORMATS.filter(({isOrdered}) => isOrdered)
 
-/** Opens a layer as a lazy reader does: by nothing but the TOC's digest, which the manifest gives. */
+/** Opens a layer as a lazy reader does: by nothing but what the manifest says of the TOC. */
 export async function openBuilt(built: BuiltLayer, bytes = built.bytes): Promise<OpenLayer> {
-  const tocDigest = built.descriptor.annotations![TOC_DIGEST] as Digest
-  return openLayer(memoryBlob(bytes), {where: 'the layer', tocDigest, externalToc: built.externalToc})
+  const {annotations} = built.descriptor
+  const tocDigest = annotations![TOC_DIGEST] as Digest | undefined
+  const {externalToc} = built
+  return openLayer(memoryBlob(bytes), {where: 'the layer', tocDigest, annotations, externalToc})
 }
 
 /** The digests of all files' contents, by path, read one by one and verified. */
