@@ -39,5 +39,6 @@ start() {
     export UV_THREADPOOL_SIZE="$cores"
   fi
 
-  exec "$node" --disable-warning=ExperimentalWarning "$file" "$@"
+  # shellcheck disable=SC2086
+  exec "$node" --disable-warning=ExperimentalWarning ${node_flags-} "$file" "$@"
 }
