@@ -8,18 +8,16 @@ import type {BlobWriter, CallOptions, CommitOptions, WriteHint} from '../oci/con
 import type {Digest} from '../oci/digest.ts'
 import {readInfo, updateLabels} from './blob-info.ts'
 import type {ContainerdClient} from './client.ts'
+import {createDataMessages} from './data-messages.ts'
 import {describePlace} from './failure.ts'
 import type {DuplexCall} from './grpc.ts'
 import {Content, type WriteContentRequestSchema, type WriteContentResponseSchema} from './proto/content_pb.ts'
 import type {SessionLease} from './session-lease.ts'
 
-/** Bytes gathered before a message is sent: fewer, larger messages cost both sides less. */
-const BATCH_SIZE = 1024 * 1024
 /** Messages sent and not answered yet: enough to hide the round trip, and the bound on memory. */
 const WINDOW = 4
 
 const STAT = 0
-const WRITE = 1
 const COMMIT = 2
 
 interface Expected {
@@ -66,20 +64,10 @@ function createStreamingWriter(
   ref: string,
   opened: CallOptions,
 ): BlobWriter {
-  const batch = Buffer.allocUnsafeSlow(BATCH_SIZE)
-  let batched = 0
+  const messages = createDataMessages(WINDOW)
   let offset = 0
   let unanswered = 0
   let over = false
-
-  async function sendData(data: Uint8Array): Promise<void> {
-    opened.signal?.throwIfAborted()
-    while (unanswered >= WINDOW) await answered()
-    unanswered += 1
-    const at = offset
-    offset += data.length
-    await call.send({action: WRITE, offset: BigInt(at), data})
-  }
 
   async function answered(): Promise<void> {
     await answerOf(call, client)
@@ -87,24 +75,20 @@ function createStreamingWriter(
   }
 
   async function flush(): Promise<void> {
-    const data = batch.subarray(0, batched)
-    batched = 0
-    if (data.length > 0) await sendData(data)
+    if (messages.size() === 0) return
+    opened.signal?.throwIfAborted()
+    // The buffer that is filled next belongs to a message that must have arrived.
+    while (unanswered >= WINDOW - 1) await answered()
+    unanswered += 1
+    const size = messages.size()
+    await call.sendEncoded(messages.take(offset))
+    offset += size
   }
 
   async function write(bytes: Uint8Array): Promise<void> {
     for (let at = 0; at < bytes.length; ) {
-      // Large pieces skip the batch.
-      if (batched === 0 && bytes.length - at >= BATCH_SIZE) {
-        await sendData(bytes.subarray(at, at + BATCH_SIZE))
-        at += BATCH_SIZE
-        continue
-      }
-      const part = bytes.subarray(at, at + BATCH_SIZE - batched)
-      batch.set(part, batched)
-      batched += part.length
-      at += part.length
-      if (batched === BATCH_SIZE) await flush()
+      at += messages.add(bytes.subarray(at))
+      if (messages.isFull()) await flush()
     }
   }
 

@@ -34,6 +34,8 @@ export interface GrpcCallOptions extends CallOptions {
 export interface DuplexCall<I extends DescMessage, O extends DescMessage> {
   /** Copies the message; resolves when the transport can take more: awaiting it bounds memory. */
   send(message: MessageInitShape<I>): Promise<void>
+  /** As `send`, for a message that is encoded already. It must not change before it has been answered. */
+  sendEncoded(message: Buffer): Promise<void>
   /** The next answer; undefined when the server has ended the stream. One call at a time. */
   receive(): Promise<MessageShape<O> | undefined>
   /** Says that nothing more will be sent. */
@@ -184,16 +186,20 @@ function duplex<I extends DescMessage, O extends DescMessage>(
     call.on('end', end)
   })
   const answers = call[Symbol.asyncIterator]()
+
+  async function sendEncoded(message: Buffer): Promise<void> {
+    if (over || call.write(message)) return
+    // A call that fails is never drained.
+    let drained = (): void => {}
+    const drain = new Promise<void>(resolve => call.once('drain', (drained = resolve)))
+    await Promise.race([drain, ended])
+    call.off('drain', drained)
+  }
+
   return {
-    async send(message) {
-      // Encoded now, and not when the stream gets to it: the caller may reuse the bytes that the message points to.
-      if (over || call.write(encode(message))) return
-      // A call that fails is never drained.
-      let drained = (): void => {}
-      const drain = new Promise<void>(resolve => call.once('drain', (drained = resolve)))
-      await Promise.race([drain, ended])
-      call.off('drain', drained)
-    },
+    // Encoded now, and not when the stream gets to it: the caller may reuse the bytes that the message points to.
+    send: message => sendEncoded(encode(message)),
+    sendEncoded,
     async receive() {
       try {
         const {value, done} = await answers.next()
