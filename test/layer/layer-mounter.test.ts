@@ -47,12 +47,18 @@ class MemoryOrigin implements LayerOrigin {
 class RecordingBackend implements MountBackend {
   readonly mounted = new Map<string, MountableLayer>()
   readonly released: string[] = []
+  readonly settled: string[] = []
   failure: Error | undefined
 
   async mount(layer: MountableLayer, mountpoint: string) {
     if (this.failure) throw this.failure
     this.mounted.set(mountpoint, layer)
     return 'erofs' as const
+  }
+
+  async settle(_layer: MountableLayer, mountpoint: string) {
+    this.settled.push(mountpoint)
+    return 'plain' as const
   }
 
   async unmount(mountpoint: string) {
@@ -237,6 +243,8 @@ describe('the mounter of layers', () => {
     const {origin, backend, layer, mounter} = await setUp({fill: true})
     await mounter.mount('/m/1', labelsOf(layer), SIGNAL)
     await expect.poll(() => backend.mounted.get('/m/1')?.isComplete()).toBe(true)
+    await expect.poll(() => mounter.status()[0]?.backend).toBe('plain')
+    expect(backend.settled).toEqual(['/m/1'])
     const blob = origin.blobs.get(layer.descriptor.digest)!
     const reads = blob.reads.length
     const {device} = backend.mounted.get('/m/1')!

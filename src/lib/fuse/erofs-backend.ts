@@ -2,6 +2,7 @@
 // or, once the layer is complete, from the plain file below it, so that no process of ours is involved any more.
 
 import {encodeErofs} from '../erofs/encode-image.ts'
+import {CodedError} from '../errors/coded-error.ts'
 import type {MountableLayer, MountBackend, MountKind} from '../layer/ports.ts'
 import {mountErofs} from '../mount/mount-erofs.ts'
 import type {DataFileSystem} from './data-files.ts'
@@ -31,11 +32,24 @@ export function createErofsBackend(dataFiles: DataFileSystem): MountBackend {
     return isComplete ? 'plain' : 'erofs'
   }
 
+  /** Over the mount that there is: containers that use that one go on with it. */
+  async function settle({device, file}: MountableLayer, mountpoint: string): Promise<MountKind> {
+    const image = await file(IMAGE_NAME, refuseToMake)
+    mountErofs({image, data: device.path, target: mountpoint})
+    await dataFiles.trim(device.name)
+    return 'plain'
+  }
+
   return {
     mount,
+    settle,
     unmount: detachAll,
     release: name => dataFiles.remove(name),
     resume: () => dataFiles.resume(),
     close: how => dataFiles.close(how),
   }
+}
+
+async function refuseToMake(): Promise<never> {
+  throw new CodedError('internal', 'The metadata image of a mounted layer is gone')
 }

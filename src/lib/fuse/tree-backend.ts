@@ -31,6 +31,7 @@ export function createTreeBackend(trees: TreeFileSystem, opaque: OpaqueMarks): M
 
   return {
     mount,
+    settle: async () => 'fuse',
     unmount: detachAll,
     release: async name => {
       directories.delete(name)

@@ -1,6 +1,7 @@
 // Mounts layers by their snapshots' labels: opens each once, however many mounts it has, and keeps fetching for it.
 
 import {setTimeout as sleep} from 'node:timers/promises'
+import pLimit from 'p-limit'
 import type {BulkCodec} from '../compression/codec.ts'
 import type {Decompressor} from '../compression/layer-format.ts'
 import {CodedError, describeError, hasCode} from '../errors/coded-error.ts'
@@ -85,6 +86,8 @@ export function createLayerMounter(options: LayerMounterOptions): RestorableMoun
   const layers = new Map<string, Promise<SharedLayer>>()
   const byMountpoint = new Map<string, SharedLayer>()
   const refusals = new Map<string, LazyLayerStatus>()
+  /** What changes a mount that is there. */
+  const oneAtATime = pLimit(1)
 
   async function mount(mountpoint: string, labels: Labels, signal: AbortSignal): Promise<void> {
     const started = performance.now()
@@ -97,6 +100,7 @@ export function createLayerMounter(options: LayerMounterOptions): RestorableMoun
         shared.mountpoints.set(mountpoint, kind)
         byMountpoint.set(mountpoint, shared)
         shared.contents = undefined
+        if (shared.lazy.isComplete()) void settle(shared)
       } catch (error) {
         await release(shared)
         throw error
@@ -180,14 +184,29 @@ export function createLayerMounter(options: LayerMounterOptions): RestorableMoun
         codec: options.codec,
         queue: options.queue,
         observer,
-        onComplete: () =>
-          void data.sync().catch(error => warnOf(request, error, 'cannot sync a complete layer')),
+        onComplete: () => void settle(shared),
         onUncached: error => warnOf(request, error, 'cannot write to the cache: reading without it'),
       }),
     }
     const signal = AbortSignal.any([closing.signal, shared.fetching.signal])
     shared.fetched = fetchAhead(shared, signal)
     return shared
+  }
+
+  /** From now on a complete layer needs no process: not after a crash of the machine, and not for new containers. */
+  async function settle(shared: SharedLayer): Promise<void> {
+    try {
+      await shared.data.sync()
+      for (const mountpoint of [...shared.mountpoints.keys()]) {
+        await oneAtATime(async () => {
+          const kind = shared.mountpoints.get(mountpoint)
+          if (kind === undefined || kind === 'plain' || closing.signal.aborted) return
+          shared.mountpoints.set(mountpoint, await backend.settle(mountable(shared), mountpoint))
+        })
+      }
+    } catch (error) {
+      warnOf(shared.request, error, 'cannot settle a complete layer')
+    }
   }
 
   function warnOf({reference, digest}: LayerRequest, error: unknown, message: string): void {
@@ -302,12 +321,14 @@ export function createLayerMounter(options: LayerMounterOptions): RestorableMoun
   }
 
   async function unmount(mountpoint: string): Promise<void> {
-    await backend.unmount(mountpoint)
-    const shared = byMountpoint.get(mountpoint)
-    if (!shared) return
-    byMountpoint.delete(mountpoint)
-    shared.mountpoints.delete(mountpoint)
-    await release(shared)
+    const shared = await oneAtATime(async () => {
+      await backend.unmount(mountpoint)
+      const mounted = byMountpoint.get(mountpoint)
+      byMountpoint.delete(mountpoint)
+      mounted?.mountpoints.delete(mountpoint)
+      return mounted
+    })
+    if (shared) await release(shared)
   }
 
   async function check(mountpoint: string): Promise<void> {
