@@ -57,6 +57,8 @@ interface SharedLayer {
   readonly fetching: AbortController
   readonly mountpoints: Map<string, MountKind>
   fetched: Promise<void>
+  /** Mounts, and those on their way to one. */
+  users: number
   /** What the first mount needs; dropped then, because it can be many times as large as all the rest. */
   contents: LayerContents | undefined
 }
@@ -140,7 +142,10 @@ export function createLayerMounter(options: LayerMounterOptions): RestorableMoun
       if (known) {
         const shared = await known.catch(() => undefined)
         // Not the other's failure: it may have been aborted.
-        if (shared && layers.get(key) === known) return shared
+        if (shared && layers.get(key) === known) {
+          shared.users++
+          return shared
+        }
         continue
       }
       const opening = openShared(key, request, call)
@@ -172,6 +177,7 @@ export function createLayerMounter(options: LayerMounterOptions): RestorableMoun
       fetching: new AbortController(),
       mountpoints: new Map(),
       fetched: Promise.resolve(),
+      users: 1,
       contents,
       lazy: createLazyLayer({
         name: key,
@@ -310,9 +316,10 @@ export function createLayerMounter(options: LayerMounterOptions): RestorableMoun
     }
   }
 
-  /** Closes a layer that has no mounts. */
+  /** Closes a layer with its last user. */
   async function release(shared: SharedLayer): Promise<void> {
-    if (shared.mountpoints.size > 0) return
+    shared.users--
+    if (shared.users > 0) return
     layers.delete(shared.key)
     shared.fetching.abort()
     await shared.fetched

@@ -8,6 +8,7 @@ import {chunksIn, chunksOfStream} from './chunk-map.ts'
 import {writeChunks} from './chunk-writer.ts'
 import {createDemandWindow} from './demand-window.ts'
 import type {FetchQueue} from './fetch-queue.ts'
+import {createOutage} from './outage.ts'
 import type {LayerData, LazyDevice} from './ports.ts'
 import {createPresentBlocks} from './present-blocks.ts'
 import {
@@ -76,6 +77,7 @@ export function createLazyLayer(options: LazyLayerOptions): LazyLayer {
   const blocks = createPresentBlocks(map, data.chunks)
   const window = createDemandWindow()
   const fetching = new Map<number, Promise<Fetched>>()
+  const outage = createOutage(() => performance.now())
   let isUncached = false
   const counted = {requests: 0, fetchedBytes: 0, keptBytes: 0, totalBytes: 0, presentBytes: 0, errors: 0}
   let lastError: string | undefined
@@ -135,6 +137,7 @@ export function createLazyLayer(options: LazyLayerOptions): LazyLayer {
   async function fetchAndKeep(range: StreamRange, call: FetchCall): Promise<Fetched> {
     try {
       const {chunks, damaged} = await reader.read(range, call)
+      outage.end()
       for (const error of damaged.values()) countError(error)
       return {loose: await keep(chunks), damaged}
     } catch (error) {
@@ -183,15 +186,25 @@ export function createLazyLayer(options: LazyLayerOptions): LazyLayer {
 
   /** A registry that cannot be reached may be back before the reader gives up. */
   async function fetchPatiently(first: number, last: number, call: CallOptions): Promise<LooseChunks> {
-    for (let delay = MIN_RETRY_DELAY; ; delay = Math.min(delay * 2, MAX_RETRY_DELAY)) {
-      try {
-        return await fetchChunks(first, last, call)
-      } catch (error) {
-        if (!call.signal || call.signal.aborted || !hasCode(error, 'unavailable')) throw error
-        await sleep(delay, undefined, {signal: call.signal, ref: false}).catch(() => {
-          throw error
-        })
+    const {signal} = call
+    const mayWait = signal !== undefined && outage.mayWait()
+    let unreachable: unknown
+    try {
+      for (let delay = MIN_RETRY_DELAY; ; delay = Math.min(delay * 2, MAX_RETRY_DELAY)) {
+        try {
+          return await fetchChunks(first, last, call)
+        } catch (error) {
+          if (!hasCode(error, 'unavailable')) throw error
+          unreachable = error
+          if (!mayWait || signal.aborted) throw error
+          await sleep(delay, undefined, {signal, ref: false}).catch(() => {
+            throw error
+          })
+        }
       }
+    } catch (error) {
+      if (unreachable !== undefined) outage.begin(unreachable)
+      throw error
     }
   }
 
