@@ -187,7 +187,8 @@ export function createLazyLayer(options: LazyLayerOptions): LazyLayer {
   /** A registry that cannot be reached may be back before the reader gives up. */
   async function fetchPatiently(first: number, last: number, call: CallOptions): Promise<LooseChunks> {
     const {signal} = call
-    const mayWait = signal !== undefined && outage.mayWait()
+    if (!signal) return fetchChunks(first, last, call)
+    const mayWait = outage.mayWait()
     let unreachable: unknown
     try {
       for (let delay = MIN_RETRY_DELAY; ; delay = Math.min(delay * 2, MAX_RETRY_DELAY)) {
