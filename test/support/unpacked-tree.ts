@@ -6,12 +6,15 @@ import {temporaryDirectory} from './temporary.ts'
 /** What conversion adds to a layer's root. */
 export const ADDED_FILES = ['.no.prefetch.landmark', '.prefetch.landmark', 'stargz.index.json']
 
-/** Everything that a directory tree is, one line a file. Needs `getfattr`, and root to see it all. */
+/**
+ * Everything that a directory tree is, one line a file, but for the sizes of directories, which are the file system's own.
+ * Needs `getfattr`, and root to see it all.
+ */
 export function describeTree(root: string): string {
-  const script = `find . -printf '%p %y %m %U %G %T@ %s %l %n\\n' | sort
+  const script = `find . \\( -type d -printf '%p d %m %U %G %T@\\n' \\) -o -printf '%p %y %m %U %G %T@ %s %l %n\\n' | sort
     find . -type f | sort | xargs -r -d '\\n' sha256sum
     find . \\( -type b -o -type c \\) | sort | xargs -r stat -c '%n %t %T'
-    getfattr -R -h -d -m - -e hex .`
+    find . | sort | xargs -r -d '\\n' getfattr -h -d -m - -e hex`
   return execFileSync('sh', ['-c', script], {cwd: root, encoding: 'utf8', maxBuffer: 1 << 28})
 }
 
