@@ -261,7 +261,6 @@ describe('a lazy layer', () => {
       const cache = await openTestCache(join(await temporaryDirectory(), 'cache'))
       await using data = await openTestData(cache, 'a1', layer)
       const blob = watchedBlob(layer.bytes)
-      const lazy = lazyLayerOf(layer, data, blob)
       const random = noise(4000, Object.keys(options).length + 9)
       let at = 0
       blob.behave = bytes => {
@@ -271,6 +270,8 @@ describe('a lazy layer', () => {
         return bytes
       }
       for (let round = 0; round < 60; round++) {
+        // A new one each time, because one that has waited in vain does not wait again so soon.
+        const lazy = lazyLayerOf(layer, data, blob)
         const offset = (random[at++ % random.length]! * 997) % lazy.size
         const length = Math.min(lazy.size - offset, 1 + random[at++ % random.length]! * 50)
         const read = lazy.read(offset, length, {signal: AbortSignal.timeout(20)})
@@ -279,7 +280,7 @@ describe('a lazy layer', () => {
         expect(Buffer.compare(bytes, layer.device.subarray(offset, offset + length))).toBe(0)
       }
       blob.behave = bytes => bytes
-      expect(Buffer.compare(await readAll(lazy), layer.device)).toBe(0)
+      expect(Buffer.compare(await readAll(lazyLayerOf(layer, data, blob)), layer.device)).toBe(0)
     }
   })
 })
