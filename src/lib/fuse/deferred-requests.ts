@@ -85,7 +85,9 @@ export function createDeferredRequests(options: DeferredOptions): DeferredReques
       answer(() => {
         replier.replyError(request, errno)
         log.warn({device: device.name, offset, length, error: reason}, 'cannot read lazily')
-        controller.abort(new CodedError('cancelled', `Cannot read "${device.name}": ${reason}`))
+        // A reader that waited in vain tells the device more than one that went away.
+        const code = errno === EIO ? 'unavailable' : 'cancelled'
+        controller.abort(new CodedError(code, `Cannot read "${device.name}": ${reason}`))
       })
     const timer = setTimeout(() => fail(EIO, `no answer within ${deadlineMs} ms`), deadlineMs)
     const run = async (): Promise<void> => {

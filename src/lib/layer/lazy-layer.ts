@@ -204,7 +204,8 @@ export function createLazyLayer(options: LazyLayerOptions): LazyLayer {
         }
       }
     } catch (error) {
-      if (unreachable !== undefined) outage.begin(unreachable)
+      const inVain = !mayWait || (signal.aborted && hasCode(signal.reason, 'unavailable'))
+      if (unreachable !== undefined && inVain) outage.begin(unreachable)
       throw error
     }
   }
