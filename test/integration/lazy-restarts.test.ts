@@ -7,7 +7,7 @@ import {describeTree, type TreeDescription} from '../conformance-mount/describe-
 import {describeWith} from '../support/requires.ts'
 import {mountsBelow} from '../support/snapshotter.ts'
 import {LARGE_SIZE, SMALL_GROUPS} from './lazy-image.ts'
-import {openStage, type Stage, treeAt} from './lazy-stage.ts'
+import {below, openStage, type Stage, treeAt} from './lazy-stage.ts'
 
 /** How often it is killed; more by hand: `KILLS=100 vitest run test/integration/lazy-restarts.test.ts`. */
 const killsOf = (backend: string) => Number(process.env.KILLS ?? (backend === 'erofs' ? 20 : 10))
@@ -35,14 +35,6 @@ for (const backend of ['erofs', 'fuse'] as const) {
     })
     afterAll(() => stage?.[Symbol.asyncDispose]())
 
-    /** What a directory of the tree should be. */
-    const expectedBelow = (directory: string): TreeDescription =>
-      Object.fromEntries(
-        Object.entries(expected)
-          .filter(([path]) => path === directory || path.startsWith(`${directory}/`))
-          .map(([path, description]) => [path.slice(directory.length + 1) || '.', description]),
-      )
-
     it(`gives readers what they read, killed ${kills} times meanwhile, and leaves no mount twice`, async () => {
       const random = createRandom(1)
       // Slow enough that a kill meets reads that wait for the registry.
@@ -66,12 +58,12 @@ for (const backend of ['erofs', 'fuse'] as const) {
         await stage.snapshotter.stop('SIGKILL')
         await pause(random(MAX_WAIT_MS))
         await stage.snapshotter.start()
-        expect(await reading, `kill ${kill}`).toEqual(expectedBelow(directory))
+        expect(await reading, `kill ${kill}`).toEqual(below(expected, directory))
       }
       expect(await mountsBelow(stage.snapshotter.directory)).toEqual(mounts)
       const exec = ['tasks', 'exec', '--exec-id', 'sum', container, 'busybox', 'wc', '-c', '/data/large']
       expect(await stage.ctr(namespace, ...exec)).toBe(`${LARGE_SIZE} /data/large\n`)
-      expect(await describeTree(`${mounted.path}/data`)).toEqual(expectedBelow('data'))
+      expect(await describeTree(`${mounted.path}/data`)).toEqual(below(expected, 'data'))
     })
 
     it('pulls, mounts and runs as before', async () => {

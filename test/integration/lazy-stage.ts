@@ -131,6 +131,14 @@ export async function treeAt(path: string): Promise<TreeDescription> {
   return {...rest, '.': root.replace(/ \d+ns/, '')}
 }
 
+/** What a directory of a described tree is, seen from itself; hard links must not lead out of it. */
+export function below(tree: TreeDescription, directory: string): TreeDescription {
+  const entries = Object.entries(tree).filter(
+    ([path]) => path === directory || path.startsWith(`${directory}/`),
+  )
+  return Object.fromEntries(entries.map(([path, text]) => [path.slice(directory.length + 1) || '.', text]))
+}
+
 /** Builds the image, converts it, and puts both into the registry; resolves to the converted one's manifest. */
 async function fillRegistry(registry: FaultyRegistry, user: User): Promise<ImageManifest> {
   const image = await lazyImage()

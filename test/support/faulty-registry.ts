@@ -85,6 +85,8 @@ export interface FaultyRegistry extends AsyncDisposable {
   manifest(repository: string, name: string): Uint8Array | undefined
   /** The next `times` matching requests get this fault, one fault per request, in the order of injection. */
   inject(match: Match, fault: Fault, times?: number): void
+  /** Takes all faults back. */
+  heal(): void
   /** Makes every token that was issued worthless. */
   revokeTokens(): void
 }
@@ -373,6 +375,7 @@ export async function startFaultyRegistry(options: FaultyRegistryOptions = {}): 
     blob: (repository, digest) => blobs.get(`${repository}/${digest}`),
     manifest: (repository, name) => manifests.get(`${repository}/${name}`)?.bytes,
     inject: (match, fault, times = 1) => void injections.push({match, fault, left: times}),
+    heal: () => void injections.splice(0),
     revokeTokens: () => tokens.clear(),
     async [Symbol.asyncDispose]() {
       stalled.abort()
