@@ -26,7 +26,8 @@ export function parseMountinfo(mountinfo: string, mountpoint: string): MountedHe
   for (const line of mountinfo.split('\n').reverse()) {
     const fields = line.split(' ')
     if (fields[4] === undefined || decodePath(fields[4]) !== wanted) continue
-    const type = fields[fields.indexOf('-', 6) + 1]
+    const tagsEnd = fields.indexOf('-', 6)
+    const type = tagsEnd < 0 ? undefined : fields[tagsEnd + 1]
     if (type !== undefined) return {device: fields[2]!, type}
   }
   return undefined
