@@ -54,7 +54,7 @@ it('says how a layer is doing as the reference does', () => {
   )
 })
 
-describeWith(['root'], 'the file system of trees', () => {
+describeWith(['root', 'getfattr'], 'the file system of trees', () => {
   it('has a directory for every layer, also for those that come and go while it is listed', async () => {
     const {trees, mountpoint, add} = await serve()
     expect(await shell(mountpoint, 'ls -a')).toBe('.\n..')
@@ -148,6 +148,25 @@ describeWith(['root'], 'the file system of trees', () => {
     const {add} = await serve()
     const path = await add(createLayerBuilder().layer(plainDirectory()), 'e0')
     expect(await shell(path, 'ls -A; stat -c "%a %h" .; stat -f -c "%l %b" .')).toBe('755 2\n255 0')
+  })
+
+  it('keeps layers with extended attributes apart, so that nobody asks for any of the others', async () => {
+    const {mountpoint, add} = await serve()
+    const {file, layer} = createLayerBuilder()
+    const xattrs = new Map([['user.name', Buffer.from('value')]])
+    const marked = await add(layer(directory({file: file('with', {xattrs})})), 'a1')
+    const bare = await add(layerOf('without'), 'b2')
+    expect(marked).toBe(join(`${mountpoint}-xattrs`, 'a1'))
+    expect(bare).toBe(join(mountpoint, 'b2'))
+    expect(await shell('/', `getfattr -n user.name --only-values ${marked}/file`)).toBe('value')
+    expect((await runCommand('getfattr', ['-n', 'user.none', 'file'], {cwd: marked})).stderr).toContain(
+      'No such attribute',
+    )
+    expect(await shell(bare, 'getfattr -d -m - file')).toBe('')
+    expect((await runCommand('getfattr', ['-n', 'user.name', 'file'], {cwd: bare})).stderr).toContain(
+      'Operation not supported',
+    )
+    expect(await shell(bare, 'cat file')).toBe('without')
   })
 
   it('answers many threads that list, look up and miss at the same time', async () => {

@@ -10,6 +10,7 @@ export function createHandler(kind: HandlerKind, host: RequestHost, stateFiles?:
     case 'data':
       return createDataHandler(host)
     case 'tree':
-      return createTreeHandler(host, stateFiles)
+    case 'bare-tree':
+      return createTreeHandler(host, {bare: kind === 'bare-tree', stateFiles})
   }
 }

@@ -3,8 +3,8 @@
 
 import type {FuseRequest} from './protocol.ts'
 
-/** Which handler a session's threads run. */
-export type HandlerKind = 'data' | 'tree'
+/** Which handler a session's threads run. `bare-tree` serves trees without any extended attribute. */
+export type HandlerKind = 'data' | 'tree' | 'bare-tree'
 
 /** A lazy device as every thread sees it: plain numbers and shared memory, so that it can be sent to workers. */
 export interface SharedDevice {

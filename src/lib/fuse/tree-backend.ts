@@ -1,5 +1,6 @@
 // Layers as directories of the tree file system, bound to where they are wanted.
 
+import {dirname} from 'node:path'
 import type {MountableLayer, MountBackend, MountKind} from '../layer/ports.ts'
 import {MS_BIND, mount as mountSystem} from '../native/system-calls.ts'
 import {detachAll, findMount} from './mount-table.ts'
@@ -22,8 +23,9 @@ export function createTreeBackend(trees: TreeFileSystem, opaque: OpaqueMarks): M
 
   async function mount(layer: MountableLayer, mountpoint: string): Promise<MountKind> {
     const source = await directoryOf(layer)
-    // It may have outlived the last daemon.
-    if (trees.adopted && (await findMount(mountpoint)) !== undefined) return 'fuse'
+    // It may have outlived the last daemon, unless the file system that it is of has not.
+    const [here, there] = [await findMount(mountpoint), await findMount(dirname(source))]
+    if (trees.adopted && here && here.device === there?.device) return 'fuse'
     await detachAll(mountpoint)
     mountSystem({source, target: mountpoint, type: 'none', flags: MS_BIND, data: ''})
     return 'fuse'

@@ -59,9 +59,10 @@ export function encodeTree(root: DirectoryNode, options: EncodeTreeOptions): Sha
   const numbered = numberInodes(root)
   const {nodes, ends, targets, bytes} = numbered
   const words = encodeInodes(numbered, options)
+  const hasXattrs = nodes.some((_, index) => words[index * at.INODE_WORDS + at.XATTRS] !== 0)
   const {endsAt, targetsAt, bytesAt, size} = at.layOutTable(nodes.length, ends.length, bytes.size)
   const buffer = new SharedArrayBuffer(size)
-  new Uint32Array(buffer, 0, at.HEADER_WORDS).set([nodes.length, ends.length, bytes.size])
+  new Uint32Array(buffer, 0, at.HEADER_WORDS).set([nodes.length, ends.length, bytes.size, hasXattrs ? 1 : 0])
   new Uint32Array(buffer, 4 * at.HEADER_WORDS, words.length).set(words)
   new Uint32Array(buffer, endsAt, ends.length).set(ends)
   new Uint32Array(buffer, targetsAt, targets.length).set(targets)

@@ -1,5 +1,7 @@
-// The file system of whole layers, for kernels that cannot mount EROFS images from files: one for the whole daemon, with a
-// directory per layer that overlayfs takes as it is.
+// The file systems of whole layers, for kernels that cannot mount EROFS images from files: a directory per layer, which
+// overlayfs takes as it is. There are two for the whole daemon. overlayfs asks for extended attributes of every file that
+// it looks up, and the kernel remembers only of a whole file system that there are none; so layers without any, which
+// most are, have one to themselves, in which a walk costs half as much.
 
 import {join} from 'node:path'
 import {CodedError} from '../errors/coded-error.ts'
@@ -7,22 +9,23 @@ import {dropCache} from '../native/system-calls.ts'
 import type {DirectoryNode} from '../vfs/file-tree.ts'
 import type {Keeper} from './keeper.ts'
 import {encodeInvalidateEntry, ROOT_NODE} from './protocol.ts'
-import {type FuseLog, type LazyDevice, openSession} from './session.ts'
+import {type FuseLog, type LazyDevice, openSession, type Session} from './session.ts'
 import {encodeTree, type OpaqueMarks} from './tree-encode.ts'
 import type {TreeEntry} from './tree-handler.ts'
 import {layerIdOf} from './tree-nodes.ts'
 import {createStateFile, type LayerState, type StateFile} from './tree-state.ts'
+import {openTreeTable} from './tree-table.ts'
 
 export interface TreeFileSystemOptions {
-  /** An absolute path without symlinks; made when it is not there. */
+  /** An absolute path without symlinks; made when it is not there. `-xattrs` behind it is the second mount's. */
   readonly mountpoint: string
-  /** Threads that answer. 3 by default. */
+  /** Threads that answer; the second mount has at most 2 of its own. 3 by default. */
   readonly workers?: number
   /** How long a reader waits for data before it gets EIO. 30 seconds by default. */
   readonly deadlineMs?: number
   /** KiB that the kernel reads ahead of a sequential reader. 1024 by default. */
   readonly readAheadKb?: number
-  /** Without one, the mount dies with this process. */
+  /** Without one, the mounts die with this process. */
   readonly keeper?: Keeper | undefined
   readonly log: FuseLog
 }
@@ -38,7 +41,7 @@ export interface TreeLayer {
 }
 
 export interface TreeFileSystem {
-  /** True when the mount is an earlier process's: once all its layers have been added, call `resume`. */
+  /** True when the mounts are an earlier process's: once all their layers have been added, call `resume`. */
   readonly adopted: boolean
   /**
    * Serves a layer; returns the path of its directory. Adding it again changes nothing. Throws `unsupported` for a tree
@@ -51,34 +54,49 @@ export interface TreeFileSystem {
   trim(name: string): Promise<void>
   /** Lets requests that an earlier process left unanswered come again. Before, those about unknown layers wait. */
   resume(): void
-  /** `leave` leaves mount and descriptor to the next process, if there is a keeper; `unmount` ends both. */
+  /** `leave` leaves mounts and descriptors to the next process, if there is a keeper; `unmount` ends both. */
   close(how: 'leave' | 'unmount'): Promise<void>
 }
 
+interface AddedLayer {
+  readonly session: Session<TreeEntry>
+  readonly path: string
+  readonly state: StateFile | undefined
+}
+
 export async function openTreeFileSystem(options: TreeFileSystemOptions): Promise<TreeFileSystem> {
-  const {mountpoint, keeper, log} = options
-  const states = new Map<string, StateFile>()
+  const layers = new Map<string, AddedLayer>()
   const names = new Map<number, string>()
-  const session = await openSession<TreeEntry>({
-    kind: 'tree',
-    name: 'tree',
-    mountpoint,
-    workers: options.workers ?? 3,
-    deadlineMs: options.deadlineMs ?? 30_000,
-    readAheadKb: options.readAheadKb ?? 1024,
-    passthrough: false,
-    exec: true,
-    changing: true,
-    stateFiles: name => states.get(name),
-    keeper,
-    log,
+  const mountpoints = {'bare-tree': options.mountpoint, tree: `${options.mountpoint}-xattrs`}
+
+  const open = (kind: 'bare-tree' | 'tree', workers: number) =>
+    openSession<TreeEntry>({
+      kind,
+      name: kind,
+      mountpoint: mountpoints[kind],
+      workers,
+      deadlineMs: options.deadlineMs ?? 30_000,
+      readAheadKb: options.readAheadKb ?? 1024,
+      passthrough: false,
+      exec: true,
+      changing: true,
+      stateFiles: name => layers.get(name)?.state,
+      keeper: options.keeper,
+      log: options.log,
+    })
+  const workers = options.workers ?? 3
+  const bare = await open('bare-tree', workers)
+  const withXattrs = await open('tree', Math.min(workers, 2)).catch(async error => {
+    await bare.close(bare.connection.adopted ? 'leave' : 'unmount')
+    throw error
   })
+
   return {
-    adopted: session.connection.adopted,
+    adopted: bare.connection.adopted,
     add: async ({device, tree, opaque, state}) => {
       const {name} = device
-      const path = join(mountpoint, name)
-      if (session.device(name)) return path
+      const known = layers.get(name)
+      if (known) return known.path
       const namesake = names.get(layerIdOf(name))
       if (namesake !== undefined) {
         throw new CodedError(
@@ -87,23 +105,33 @@ export async function openTreeFileSystem(options: TreeFileSystemOptions): Promis
         )
       }
       const tables = encodeTree(tree, {opaque, dataSize: device.size})
-      if (state) states.set(name, createStateFile(state))
+      const kind = openTreeTable(tables).hasXattrs ? 'tree' : 'bare-tree'
+      const session = kind === 'tree' ? withXattrs : bare
+      const path = join(mountpoints[kind], name)
       session.add(device, {tree: tables, stateName: state && `${state().digest}.json`})
+      layers.set(name, {session, path, state: state && createStateFile(state)})
       names.set(layerIdOf(name), name)
       return path
     },
     remove: async name => {
+      const session = layers.get(name)?.session
+      if (!session) return
       await session.delete(name)
-      states.delete(name)
+      layers.delete(name)
       names.delete(layerIdOf(name))
       // The name is valid for ever, unless it is said otherwise; what is below goes with it.
       await session.notify(encodeInvalidateEntry(ROOT_NODE, Buffer.from(name)))
     },
     trim: async name => {
-      const device = session.device(name)
+      const device = layers.get(name)?.session.device(name)
       if (device) dropCache(device.fd)
     },
-    resume: () => session.resume(),
-    close: how => session.close(how),
+    resume: () => {
+      bare.resume()
+      withXattrs.resume()
+    },
+    close: async how => {
+      await Promise.all([bare.close(how), withXattrs.close(how)])
+    },
   }
 }

@@ -55,8 +55,17 @@ interface Place {
 /** The state file of a layer. Only the main thread has them. */
 export type StateFiles = (layer: string) => StateFile | undefined
 
-/** Answers requests. Without `stateFiles`, those about state files are left to the thread that has them. */
-export function createTreeHandler(host: RequestHost, stateFiles?: StateFiles): RequestHandler<TreeEntry> {
+export interface TreeHandlerOptions {
+  /** No layer has extended attributes: the kernel is told not to ask for them, which overlayfs does for every file. */
+  readonly bare: boolean
+  /** Without these, requests about state files are left to the thread that has them. */
+  readonly stateFiles?: StateFiles | undefined
+}
+
+export function createTreeHandler(
+  host: RequestHost,
+  {bare, stateFiles}: TreeHandlerOptions,
+): RequestHandler<TreeEntry> {
   const layers = new Map<number, ServedLayer>()
 
   const placeOf = ({nodeId}: FuseRequest): Place | undefined => {
@@ -217,7 +226,7 @@ export function createTreeHandler(host: RequestHost, stateFiles?: StateFiles): R
         case OPCODE.readdir:
           return list(request)
         case OPCODE.getxattr:
-          return getXattr(request)
+          return bare ? host.replyError(request, ENOSYS) : getXattr(request)
         case OPCODE.listxattr:
           return listXattrs(request)
         case OPCODE.readlink:

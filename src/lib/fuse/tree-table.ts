@@ -3,7 +3,7 @@
 
 /**
  * ```
- * header   8 words    inodes, entries, bytes, unused
+ * header   8 words    inodes, entries, bytes, whether there are extended attributes, unused
  * inodes   13 words   each, see the fields below; inode 0 is the root
  * ends     1 word     each entry: where its name ends in the bytes; it starts where the one before ends
  * targets  1 word     each entry: the inode that it names
@@ -37,6 +37,7 @@ export const TYPE_FILE = 0o100000
 
 export interface TreeTable {
   readonly inodes: number
+  readonly hasXattrs: boolean
   readonly words: Uint32Array
   /** `words`' index of inode 0. */
   readonly ends: Uint32Array
@@ -57,10 +58,11 @@ export function layOutTable(inodes: number, entries: number, bytes: number) {
 
 /** The table that `encodeTree` made, as any thread sees it. */
 export function openTreeTable(buffer: SharedArrayBuffer): TreeTable {
-  const [inodes = 0, entries = 0, size = 0] = new Uint32Array(buffer, 0, HEADER_WORDS)
+  const [inodes = 0, entries = 0, size = 0, hasXattrs = 0] = new Uint32Array(buffer, 0, HEADER_WORDS)
   const {endsAt, targetsAt, bytesAt} = layOutTable(inodes, entries, size)
   return {
     inodes,
+    hasXattrs: hasXattrs !== 0,
     words: new Uint32Array(buffer, 4 * HEADER_WORDS, INODE_WORDS * inodes),
     ends: new Uint32Array(buffer, endsAt, entries),
     targets: new Uint32Array(buffer, targetsAt, entries),
