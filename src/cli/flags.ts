@@ -92,6 +92,18 @@ export const userFlag = {user: Flags.string({...credentials, char: 'u', aliases:
 /** Credentials, where `--user` is the workload's user. */
 export const credsFlag = {creds: Flags.string({...credentials, char: 'u'})}
 
+/** Credentials of commands that may read from one registry and write to another; skopeo has the same flags. */
+export const copyCredsFlags = {
+  'src-creds': Flags.string({
+    helpGroup: 'REGISTRY',
+    description: 'user[:password] of the registry that is read, where another one is written to',
+  }),
+  'dest-creds': Flags.string({
+    helpGroup: 'REGISTRY',
+    description: 'user[:password] of the registry that is written to, where another one is read',
+  }),
+}
+
 /** Where containerd keeps unpacked layers. */
 export const snapshotterFlag = {
   snapshotter: Flags.string({

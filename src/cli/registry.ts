@@ -19,6 +19,9 @@ export interface RegistryFlags {
   readonly 'http-trace'?: boolean
   /** `user:password` of the registry. */
   readonly creds?: string | undefined
+  /** As `creds`, for what is read and what is written alone. */
+  readonly 'src-creds'?: string | undefined
+  readonly 'dest-creds'?: string | undefined
 }
 
 /** `say` prints traces. Throws `invalid-argument` for credentials that are none. */

@@ -1,7 +1,14 @@
 import * as Flags from '@oclif/core/flags'
 import {BaseCommand, word} from '../../base-command.ts'
 import type {ConversionReport} from '../../cli/conversion-report.ts'
-import {conversionFlags, platformFlags, progressFlags, registryFlags, userFlag} from '../../cli/flags.ts'
+import {
+  conversionFlags,
+  copyCredsFlags,
+  platformFlags,
+  progressFlags,
+  registryFlags,
+  userFlag,
+} from '../../cli/flags.ts'
 import {platformsFrom} from '../../cli/platforms.ts'
 
 export default class ImageConvert extends BaseCommand {
@@ -44,6 +51,7 @@ docker://… and oci:….`
     ...progressFlags,
     ...registryFlags,
     ...userFlag,
+    ...copyCredsFlags,
   }
 
   async run(): Promise<ConversionReport> {

@@ -1,7 +1,14 @@
 import * as Flags from '@oclif/core/flags'
 import {BaseCommand, word} from '../../base-command.ts'
 import type {ConversionReport} from '../../cli/conversion-report.ts'
-import {conversionFlags, credsFlag, platformFlags, progressFlags, registryFlags} from '../../cli/flags.ts'
+import {
+  conversionFlags,
+  copyCredsFlags,
+  credsFlag,
+  platformFlags,
+  progressFlags,
+  registryFlags,
+} from '../../cli/flags.ts'
 import {platformsFrom} from '../../cli/platforms.ts'
 
 const list = {multiple: true, multipleNonGreedy: true} as const
@@ -91,6 +98,7 @@ workload prints goes to stderr. Source and target are names in the store, or pla
     ...progressFlags,
     ...registryFlags,
     ...credsFlag,
+    ...copyCredsFlags,
   }
 
   async run(): Promise<ConversionReport> {

@@ -34,6 +34,11 @@ export function isRetryableConnectionError(error: unknown): boolean {
   return code === 'unavailable' && rootCause(error).code !== 'ENOTFOUND'
 }
 
+/** True when nothing listens at an address. */
+export function isRefusal(error: unknown): boolean {
+  return rootCause(error).code === 'ECONNREFUSED'
+}
+
 /** A registry's text made safe to print: one line, no control characters, bounded. */
 export function quotable(text: string): string {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what must go.

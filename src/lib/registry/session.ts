@@ -13,7 +13,7 @@ import {
   type ProxySettings,
   type Timeouts,
 } from './http.ts'
-import {errorFromConnection, isRetryableConnectionError} from './registry-error.ts'
+import {errorFromConnection, isRefusal, isRetryableConnectionError} from './registry-error.ts'
 import {isRetryableStatus, parseRetryAfter, pause, type RetryPolicy, retryDelayMs} from './retry.ts'
 import {type RequestListener, traceRequest} from './trace.ts'
 
@@ -56,8 +56,13 @@ const MAX_REDIRECTS = 5
 /** 401s answered for one request: one to learn the method, one for a token that has just expired. */
 const MAX_CHALLENGES = 2
 
+/** Attempts to connect to a host that has never answered and refuses: mostly the address is wrong. */
+const REFUSED_ATTEMPTS = 3
+
 export function createSession(options: SessionOptions): Session {
   const clients = new Map<string, HttpClient>()
+  /** Origins that have answered a request: where one refuses connections later, it is being restarted. */
+  const answered = new Set<string>()
   /** The same by identity: certificates make long keys, and a lazy mount makes many requests. */
   const clientsOf = new WeakMap<Connection, HttpClient>()
   const foreign = new WeakMap<Endpoint, Connection>()
@@ -102,6 +107,7 @@ export function createSession(options: SessionOptions): Session {
     request: HttpRequest,
     {action, signal, attempts = options.retry.attempts, onSend}: ExchangeOptions,
   ): Promise<HttpResponse> {
+    const {origin} = request.url
     for (let attempt = 1; ; attempt++) {
       signal?.throwIfAborted()
       const last = attempt >= attempts
@@ -111,12 +117,16 @@ export function createSession(options: SessionOptions): Session {
         const response = await traceRequest(options.onRequest, request, () =>
           clientFor(connection).send({...request, signal}),
         )
+        answered.add(origin)
         if (last || !isRetryableStatus(response.status)) return response
         retryAfterMs = parseRetryAfter(response.header('retry-after'), Date.now())
         await response.discard()
       } catch (error) {
         signal?.throwIfAborted()
-        if (last || !isRetryableConnectionError(error)) throw errorFromConnection(error, action, request.url)
+        const nobody = attempt >= REFUSED_ATTEMPTS && !answered.has(origin) && isRefusal(error)
+        if (last || nobody || !isRetryableConnectionError(error)) {
+          throw errorFromConnection(error, action, request.url)
+        }
       }
       await pause(retryDelayMs(options.retry, attempt + 1, retryAfterMs), {signal})
     }
