@@ -127,15 +127,13 @@ async function stop(daemon: ChildProcess): Promise<void> {
 }
 
 async function waitFor(probe: () => Promise<unknown>, daemons: readonly ChildProcess[]): Promise<void> {
+  const daemon = daemons.at(-1)!
+  const said: Buffer[] = []
+  daemon.stderr?.on('data', (bytes: Buffer) => said.push(bytes))
   for (const deadline = Date.now() + 30_000; ; await sleep(20)) {
-    const failure = await probe().then(
-      () => undefined,
-      (error: unknown) => error,
-    )
-    if (failure === undefined) return
-    const dead = daemons.find(daemon => daemon.exitCode !== null)
-    if (dead || Date.now() > deadline)
-      throw new Error(`${(dead ?? daemons.at(-1))?.spawnfile} did not start`, {cause: failure})
+    if (await probe().then(Boolean, () => false)) return
+    if (daemon.exitCode === null && Date.now() < deadline) continue
+    throw new Error(`${daemon.spawnfile} did not start:\n${Buffer.concat(said)}`)
   }
 }
 

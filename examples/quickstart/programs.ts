@@ -1,4 +1,5 @@
 // Runs programs for the quickstart: shows the command first, and takes everything down with it when interrupted.
+// Commands end by themselves; services run until the end, and are then stopped in the reverse order of their start.
 
 import {type ChildProcess, spawn} from 'node:child_process'
 import {once} from 'node:events'
@@ -15,18 +16,22 @@ const COLUMNS = 100
 /** A program failed. It has said why on stderr itself. */
 export class ProgramFailed extends Error {}
 
+/** A service that does not end by itself after this is killed. */
+const STOP_TIMEOUT_MS = 20_000
+
 /**
- * Programs run in process groups of their own, so that an interrupt reaches each of them once, from here: a terminal
+ * Programs run in process groups of their own, so that an interrupt reaches each command once, from here: a terminal
  * would send it to all in its group, and a second one tells ctr-remote to give up without tidying up.
  */
-const running = new Set<ChildProcess>()
+const commands = new Set<ChildProcess>()
+const services: {readonly child: ChildProcess; readonly options: ServiceOptions}[] = []
 let interrupted: NodeJS.Signals | undefined
 
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   process.on(signal, () => {
     if (interrupted) return
     interrupted = signal
-    stopAll(signal)
+    for (const child of commands) signalGroup(child, signal)
   })
 }
 
@@ -35,11 +40,20 @@ export function interruption(): NodeJS.Signals | undefined {
   return interrupted
 }
 
-/** Tells every program to end, and resolves when all have. */
+/** Ends what runs: commands first, because services serve them. Resolves when all have ended. */
 export async function stopPrograms(): Promise<void> {
-  const ends = [...running].map(child => once(child, 'close'))
-  if (!interrupted) stopAll('SIGTERM')
+  const ends = [...commands].map(child => once(child, 'close'))
+  if (!interrupted) for (const child of commands) signalGroup(child, 'SIGTERM')
   await Promise.all(ends)
+  for (const {child, options} of services.reverse()) {
+    if (child.exitCode !== null || child.signalCode !== null) continue
+    await options.beforeStop?.()
+    const end = once(child, 'exit')
+    child.kill(options.signal)
+    const timer = setTimeout(() => signalGroup(child, 'SIGKILL'), STOP_TIMEOUT_MS)
+    await end
+    clearTimeout(timer)
+  }
 }
 
 /** Runs a program to its end; its output goes where ours goes. */
@@ -65,23 +79,67 @@ export async function ctrRemoteJson<Result>(words: readonly string[]): Promise<R
   return JSON.parse(printed) as Result
 }
 
-/** Starts a registry on a free port of this machine; resolves to its host and port. It runs until `stopPrograms`. */
-export async function startRegistry(): Promise<string> {
-  const words = ['registry', 'serve', '--listen=127.0.0.1:0', '--quiet']
+/** Runs ctr-remote; resolves to how long it took to print its first line, milliseconds. The output is shown. */
+export async function ctrRemoteUntilLine(words: readonly string[]): Promise<number> {
   showCommand(words)
+  const begunMs = performance.now()
+  let firstMs: number | undefined
   const child = start(CTR_REMOTE, words, 'pipe')
+  child.stdout!.on('data', text => {
+    firstMs ??= performance.now() - begunMs
+    process.stdout.write(text)
+  })
+  await ended(child, 'ctr-remote')
+  return firstMs ?? performance.now() - begunMs
+}
+
+/** What a registry has sent so far. */
+export interface Served {
+  readonly requests: number
+  readonly bytes: number
+}
+
+/** Starts a registry on a free port of this machine, which runs until `stopPrograms`. */
+export async function startRegistry(): Promise<{readonly address: string; served(): Served}> {
+  const words = ['registry', 'serve', '--listen=127.0.0.1:0', '--log-format=json']
+  showCommand(words)
+  const child = startService(CTR_REMOTE, words, {signal: 'SIGTERM', output: 'pipe'})
+  const served = {requests: 0, bytes: 0}
+  createInterface({input: child.stderr!}).on('line', line => {
+    if (!line.startsWith('{')) return void console.error(line)
+    served.requests++
+    served.bytes += (JSON.parse(line) as {sentBytes: number}).sentBytes
+  })
   for await (const line of createInterface({input: child.stdout!})) {
     const address = /http:\/\/(\S+?)\/?$/.exec(line)?.[1]
-    if (address) return address
+    if (address) return {address, served: () => ({...served})}
   }
   throw new ProgramFailed('the registry did not start')
+}
+
+export interface ServiceOptions {
+  /** What ends it. */
+  readonly signal: NodeJS.Signals
+  /** `pipe`, or an open file that both outputs go to. */
+  readonly output: 'pipe' | number
+  /** What to do before, as long as it runs. */
+  readonly beforeStop?: () => Promise<void>
+}
+
+/** Starts a program that runs until `stopPrograms`. */
+export function startService(file: string, words: readonly string[], options: ServiceOptions): ChildProcess {
+  if (interrupted) throw new ProgramFailed('interrupted')
+  const stdio = ['ignore', options.output, options.output] as const
+  const child = spawn(file, words, {stdio: [...stdio], detached: true})
+  services.push({child, options})
+  return child
 }
 
 function start(file: string, words: readonly string[], stdout: 'inherit' | 'pipe'): ChildProcess {
   if (interrupted) throw new ProgramFailed('interrupted')
   const child = spawn(file, words, {stdio: ['ignore', stdout, 'inherit'], detached: true})
-  running.add(child)
-  child.once('close', () => running.delete(child))
+  commands.add(child)
+  child.once('close', () => commands.delete(child))
   return child
 }
 
@@ -90,13 +148,11 @@ async function ended(child: ChildProcess, file: string): Promise<void> {
   if (code !== 0) throw new ProgramFailed(`${file} ended with ${signal ?? `exit code ${code}`}`)
 }
 
-function stopAll(signal: NodeJS.Signals): void {
-  for (const child of running) {
-    try {
-      process.kill(-child.pid!, signal)
-    } catch {
-      // It ended by itself meanwhile.
-    }
+function signalGroup(child: ChildProcess, signal: NodeJS.Signals): void {
+  try {
+    process.kill(-child.pid!, signal)
+  } catch {
+    // It ended by itself meanwhile.
   }
 }
 

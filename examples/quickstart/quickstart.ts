@@ -1,18 +1,22 @@
 // The main job on a real image, from nothing: make an image of Debian packages, serve it from a registry, optimize it for
-// its workload registry to registry, verify the result from there, and show what was gained. Run by `npm run quickstart`.
+// its workload registry to registry, verify the result from there, and start it lazily. Run by `npm run quickstart`.
 
 import {mkdtemp, readFile, rm} from 'node:fs/promises'
 import {constants, tmpdir} from 'node:os'
 import {join} from 'node:path'
 import chalk from 'chalk'
 import Table from 'cli-table3'
+import {unmountBelow} from '../../src/lib/mount/mounts.ts'
+import {startContainerd} from './containerd.ts'
 import {
   ctrRemote,
   ctrRemoteJson,
+  ctrRemoteUntilLine,
   interruption,
   ProgramFailed,
   ROOT,
   run,
+  type Served,
   startRegistry,
   stopPrograms,
 } from './programs.ts'
@@ -58,6 +62,7 @@ async function main(): Promise<number> {
     return signal ? 128 + constants.signals[signal] : 1
   } finally {
     await stopPrograms()
+    await unmountBelow(scratch)
     await rm(scratch, {recursive: true, force: true})
   }
 }
@@ -72,29 +77,80 @@ async function quickstart(scratch: string): Promise<void> {
 
   title('2. A registry, with the image in it')
   const registry = await startRegistry()
-  const source = `docker://${registry}/python:plain`
-  const target = `docker://${registry}/python:esgz`
-  await ctrRemote(['image', 'push', '--quiet', `${registry}/python:plain`, `oci:${layout}:latest`])
+  const [plain, esgz] = [`${registry.address}/python:plain`, `${registry.address}/python:esgz`]
+  await ctrRemote(['image', 'push', '--quiet', plain, `oci:${layout}:latest`])
 
   title('3. Optimize it: run the workload, watch what it reads, put that first')
   const record = join(scratch, 'record.json')
   const startedMs = performance.now()
   const optimized = await ctrRemoteJson<Optimized>([
     ...['image', 'optimize', '--oci', `--args=${JSON.stringify(WORKLOAD)}`, `--record-out=${record}`],
-    ...[source, target],
+    ...[`docker://${plain}`, `docker://${esgz}`],
   ])
   const seconds = (performance.now() - startedMs) / 1000
 
   title('4. Verify it, from the registry, to the last byte')
-  const verified = await ctrRemoteJson<Verified>(['image', 'verify', target])
+  const verified = await ctrRemoteJson<Verified>(['image', 'verify', `docker://${esgz}`])
 
-  title('5. What was gained')
+  title('5. What a lazily pulled container needs of it')
   showGain(optimized, verified, seconds)
   showOrder(await readFile(record, 'utf8'))
+
+  title('6. Start it: a full pull against a lazy one')
+  const containerd = await startContainerd(join(scratch, 'containerd'))
+  if (typeof containerd === 'string') console.log(`Not shown: ${containerd}.`)
+  else {
+    console.log(chalk.dim('$ containerd & containerd-stargz-grpc &     # our own, for this'))
+    process.env.CTR_REMOTE_STORE = 'containerd'
+    process.env.CONTAINERD_ADDRESS = containerd.address
+    process.env.CONTAINERD_NAMESPACE = containerd.namespace
+    const full = await startContainer(registry, ['pull', '--quiet', plain], [plain, 'full'])
+    const lazy = await startContainer(registry, ['rpull', esgz], ['--snapshotter=stargz', esgz, 'lazy'])
+    showStarts(full, lazy)
+  }
   console.log('\nAn image of yours:')
   console.log(
     chalk.cyan('  bin/ctr-remote image optimize --oci docker://REGISTRY/IMAGE docker://REGISTRY/IMAGE-esgz'),
   )
+}
+
+/** What it took until the container printed its line. */
+interface Start {
+  readonly pullMs: number
+  readonly runMs: number
+  readonly served: Served
+}
+
+async function startContainer(
+  registry: {served(): Served},
+  pull: readonly string[],
+  words: readonly string[],
+): Promise<Start> {
+  const before = registry.served()
+  const begunMs = performance.now()
+  await ctrRemote(['image', ...pull])
+  const pullMs = performance.now() - begunMs
+  const runMs = await ctrRemoteUntilLine(['run', '--rm', ...words, ...WORKLOAD])
+  const {requests, bytes} = registry.served()
+  return {pullMs, runMs, served: {requests: requests - before.requests, bytes: bytes - before.bytes}}
+}
+
+function showStarts(full: Start, lazy: Start): void {
+  const table = new Table({
+    head: ['', 'pull', 'run until its line', 'in all', 'from the registry'].map(name => chalk.bold(name)),
+    colAligns: ['left', 'right', 'right', 'right', 'right'],
+    style: {head: [], border: [], compact: true},
+  })
+  const seconds = (ms: number) => `${(ms / 1000).toFixed(2)} s`
+  for (const [name, {pullMs, runMs, served}] of [['full pull', full] as const, ['lazy', lazy] as const]) {
+    const times = [pullMs, runMs, pullMs + runMs].map(seconds)
+    table.push([name, ...times, `${bytes(served.bytes)} in ${served.requests} requests`])
+  }
+  console.log(String(table))
+  console.log(
+    'The lazy container runs while the rest of its image is still on its way. The further the registry,',
+  )
+  console.log('the larger the difference: docs/performance.md has figures.')
 }
 
 /** A table of the layers: their sizes, and what of them is read at the start. */

@@ -113,11 +113,11 @@ describeWith(['root', 'runc'], 'examples that watch a workload', () => {
   })
 })
 
-describeWith(['root', 'runc', 'debootstrap', 'getfattr'], 'the quickstart', () => {
+describeWith(['root', 'runc', 'containerd', 'ctr', 'debootstrap', 'getfattr'], 'the quickstart', () => {
   // Its image is made once, of packages from a Debian mirror, and is kept in the cache of whoever runs the tests.
   const cache = {HOME: process.env.HOME, XDG_CACHE_HOME: process.env.XDG_CACHE_HOME}
 
-  it('optimizes a real image for its workload, in lines that fit a terminal', {
+  it('optimizes a real image for its workload and starts it lazily, in lines that fit a terminal', {
     timeout: 600_000,
   }, async () => {
     const output = await runExample(
@@ -127,6 +127,9 @@ describeWith(['root', 'runc', 'debootstrap', 'getfattr'], 'the quickstart', () =
     expect(output).toContain('{"hello": "world"')
     expect(output).toMatch(/A lazily pulled container starts after [\d.]+ MB of [\d.]+ MB/)
     expect(output).toMatch(/layer 4 +\/app\/hello\.py|and \d+ more/)
+    expect(output).toMatch(/full pull[│ ]+[\d.]+ s.*MB in \d+ requests/)
+    expect(output).toMatch(/lazy[│ ]+[\d.]+ s.*MB in \d+ requests/)
     expect(output.split('\n').filter(line => line.length > 100)).toEqual([])
+    expect(await readFile('/proc/self/mountinfo', 'utf8')).not.toContain('ctr-remote-quickstart-')
   })
 })
