@@ -6,7 +6,7 @@ import {CodedError} from '../errors/coded-error.ts'
 import type {MountableLayer, MountBackend, MountKind} from '../layer/ports.ts'
 import {mountErofs} from '../mount/mount-erofs.ts'
 import type {DataFileSystem} from './data-files.ts'
-import {detachAll, findMount} from './mount-table.ts'
+import {countMounts, detachAll, findMount} from './mount-table.ts'
 
 /** EROFS blocks: the pages of the kernel's cache. */
 const BLOCK_SIZE = 4096
@@ -20,9 +20,10 @@ export function createErofsBackend(dataFiles: DataFileSystem): MountBackend {
       encodeErofs(await layer.tree(), {blockSize: BLOCK_SIZE, dataSize: device.size}),
     )
     if (dataFiles.adopted && (await findMount(mountpoint))?.type === 'erofs') {
-      // It has outlived the last daemon; whether it reads from us cannot be seen, so it may.
+      // It has outlived the last daemon; whether it reads from us cannot be seen, so it may. A second one over it was
+      // settled, and the first may still be in use.
       await dataFiles.add(device)
-      return 'erofs'
+      return (await countMounts(mountpoint)) > 1 ? 'plain' : 'erofs'
     }
     // What may be mounted there reads from a daemon that is gone.
     await detachAll(mountpoint)

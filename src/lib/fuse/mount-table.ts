@@ -14,6 +14,11 @@ export async function findMount(mountpoint: string): Promise<MountedHere | undef
   return parseMountinfo(await readFile('/proc/self/mountinfo', 'latin1'), mountpoint)
 }
 
+/** How many mounts lie over each other at exactly `mountpoint`. */
+export async function countMounts(mountpoint: string): Promise<number> {
+  return parseMounts(await readFile('/proc/self/mountinfo', 'latin1'), mountpoint).length
+}
+
 /** Detaches all that is mounted at exactly `mountpoint`, also while it is in use. */
 export async function detachAll(mountpoint: string): Promise<void> {
   while ((await findMount(mountpoint)) !== undefined) unmount(mountpoint, MNT_DETACH | UMOUNT_NOFOLLOW)
@@ -21,16 +26,20 @@ export async function detachAll(mountpoint: string): Promise<void> {
 
 /** The last mount at `mountpoint` in a proc_pid_mountinfo(5) file, read as Latin-1. */
 export function parseMountinfo(mountinfo: string, mountpoint: string): MountedHere | undefined {
+  return parseMounts(mountinfo, mountpoint).at(-1)
+}
+
+/** All mounts at `mountpoint`, each over those before it. */
+function parseMounts(mountinfo: string, mountpoint: string): MountedHere[] {
   // Fields: id, parent, major:minor, root, mount point, options, any number of tags, "-", type, source, …
   const wanted = Buffer.from(mountpoint).toString('latin1')
-  for (const line of mountinfo.split('\n').reverse()) {
+  return mountinfo.split('\n').flatMap(line => {
     const fields = line.split(' ')
-    if (fields[4] === undefined || decodePath(fields[4]) !== wanted) continue
+    if (fields[4] === undefined || decodePath(fields[4]) !== wanted) return []
     const tagsEnd = fields.indexOf('-', 6)
     const type = tagsEnd < 0 ? undefined : fields[tagsEnd + 1]
-    if (type !== undefined) return {device: fields[2]!, type}
-  }
-  return undefined
+    return type === undefined ? [] : [{device: fields[2]!, type}]
+  })
 }
 
 /** Spaces, tabs, newlines and backslashes are written as three octal digits. */
