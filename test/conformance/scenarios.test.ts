@@ -4,6 +4,7 @@
 import {describe, expect, it} from 'vitest'
 import {codeOf} from '../../src/lib/errors/coded-error.ts'
 import {readFile} from '../../src/lib/estargz/open-layer.ts'
+import {TOC_DIGEST} from '../../src/lib/oci/annotations.ts'
 import {entriesOf} from '../support/layers.ts'
 import {archive, directory, gnuLong, member, pax} from '../support/tar.ts'
 import {decompressed, LAZY_FORMATS, type LayerFormat, ORDERED_FORMATS, openBuilt} from './formats.ts'
@@ -166,6 +167,19 @@ describe.each(LAZY_FORMATS)('$name', format => {
   it('is not made of an archive whose names leave it', async () => {
     const code = await format.build(archive(file('../a'))).then(() => 'made', codeOf)
     expect(code).toBe('corrupt')
+  })
+  it('is read where its manifest still says where the TOC of its zstd:chunked source was', async () => {
+    const built = await format.build(archive(file('a')))
+    const {annotations = {}} = built.descriptor
+    // What is vouched for by these alone cannot be told from what is stale.
+    if (!annotations[TOC_DIGEST] || annotations['io.containers.zstd-chunked.manifest-position']) return
+    const stale = {
+      'io.containers.zstd-chunked.manifest-checksum': annotations[TOC_DIGEST],
+      'io.containers.zstd-chunked.manifest-position': '10:20:30:1',
+      ...annotations,
+    }
+    const layer = await openBuilt({...built, descriptor: {...built.descriptor, annotations: stale}})
+    expect([...layer.files.keys()]).toEqual(['a'])
   })
   it('is not read with another TOC digest', async () => {
     const built = await format.build(archive(file('a')))

@@ -3,6 +3,7 @@
 import type {MemberKind} from '../compression/codec.ts'
 import type {Decompressor, Footer} from '../compression/layer-format.ts'
 import {CodedError} from '../errors/coded-error.ts'
+import {TOC_DIGEST} from '../oci/annotations.ts'
 import type {BlobSource, CallOptions} from '../oci/content-store.ts'
 import type {Descriptor} from '../oci/descriptor.ts'
 import type {Digest} from '../oci/digest.ts'
@@ -160,11 +161,32 @@ export interface FoundFooter {
  * there is none, `corrupt` when it leads out of the blob.
  */
 export async function readFooter(blob: BlobSource, options: OpenLayerOptions): Promise<FoundFooter> {
+  // Annotations of positions may be those of a zstd:chunked layer that this one was made of: the reference keeps them. Where
+  // the manifest vouches for the TOC itself, whatever leads to it will do.
+  const trustsFooter = options.annotations?.[TOC_DIGEST] !== undefined
+  const found = trustsFooter
+    ? ((await findFooter(blob, options)) ?? locateToc(blob, options))
+    : (locateToc(blob, options) ?? (await findFooter(blob, options)))
+  if (found) return found
+  throw new CodedError(
+    'unsupported',
+    `Cannot read ${options.where} lazily: it does not end with a footer of eStargz or zstd:chunked`,
+  )
+}
+
+/** Where the annotations of the descriptor lead. */
+function locateToc(blob: BlobSource, options: OpenLayerOptions): FoundFooter | undefined {
   const {annotations, decompressors = ALL_DECOMPRESSORS} = options
   for (const decompressor of annotations ? decompressors : []) {
     const footer = decompressor.locateToc?.(annotations!)
     if (footer) return placeFooter(decompressor, footer, blob.size, options)
   }
+  return undefined
+}
+
+/** Where the end of the blob leads. */
+async function findFooter(blob: BlobSource, options: OpenLayerOptions): Promise<FoundFooter | undefined> {
+  const {decompressors = ALL_DECOMPRESSORS} = options
   const tailSize = Math.min(blob.size, Math.max(...decompressors.map(({footerSize}) => footerSize)))
   const tail = await blob.read(blob.size - tailSize, tailSize, options)
   for (const decompressor of decompressors) {
@@ -172,10 +194,7 @@ export async function readFooter(blob: BlobSource, options: OpenLayerOptions): P
     const footer = decompressor.parseFooter(tail.subarray(tailSize - decompressor.footerSize))
     if (footer) return placeFooter(decompressor, footer, blob.size - decompressor.footerSize, options)
   }
-  throw new CodedError(
-    'unsupported',
-    `Cannot read ${options.where} lazily: it does not end with a footer of eStargz or zstd:chunked`,
-  )
+  return undefined
 }
 
 /** A footer in a blob in which a TOC can be up to `end`. */
