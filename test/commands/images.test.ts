@@ -142,6 +142,21 @@ describe('names', () => {
     expect(await readdir(blobs)).toEqual([])
   })
 
+  it('rm collects without --sync, and one name that is not there does not keep the others', async () => {
+    await using other = await createUser()
+    const blobs = join(other.home, '.local/share/ctr-remote/images/blobs/sha256')
+    expect((await other.run('image', 'pull', '-q', `${host}/sample:1`)).exitCode).toBe(0)
+    expect((await other.run('image', 'tag', `${host}/sample:1`, 'two:1')).exitCode).toBe(0)
+    expect((await other.run('image', 'rm', `${host}/sample:1`)).exitCode).toBe(0)
+    expect(await readdir(blobs)).toHaveLength(4)
+    expect(await other.run('image', 'rm', 'no:1', 'two:1', 'nor:1')).toMatchObject({
+      exitCode: 3,
+      stdout: 'docker.io/library/two:1\n',
+      stderr: expect.stringMatching(/^ctr-remote: Cannot .*"no:1".*; Cannot .*"nor:1".*\n$/),
+    })
+    expect(await readdir(blobs)).toEqual([])
+  })
+
   it('rm of what is not there exits 3', async () => {
     expect(await fails(3, 'image', 'rm', 'nothing')).toMatch(/"nothing"/)
   })
