@@ -6,15 +6,16 @@ import type {LazyLayerMounter} from '../../lib/snapshot/lazy-layer-status.ts'
 import {createSnapshotter, type Snapshotter} from '../../lib/snapshot/snapshotter.ts'
 import {createGrpcServer, type GrpcServer} from '../grpc-server.ts'
 import {loadConfig, type SnapshotterConfig} from './config.ts'
+import type {CriKeychain} from './cri-keychain.ts'
 import {type DaemonFlags, DEFAULT_CONFIG} from './flags.ts'
 import {serveDebug, serveMetrics} from './http-endpoints.ts'
 import {makeWayForSocket} from './listen-socket.ts'
 import type {Log} from './log.ts'
-import {createMetrics, type Metrics} from './metrics.ts'
+import {createMetrics} from './metrics.ts'
 import {createMounter} from './mounter.ts'
 import {createNotify, type Notify} from './notify.ts'
 import {overlayOptionsOfThisMachine} from './overlay-options.ts'
-import {type DaemonKeychains, openKeychains, registryOptions} from './registry.ts'
+import {openKeychains, registryOptions} from './registry.ts'
 import {serveSnapshots} from './snapshots-service.ts'
 import {openState} from './state.ts'
 import {serveLazyLayers} from './status-service.ts'
@@ -48,6 +49,10 @@ export async function runSnapshotter({flags, log, env, stop}: DaemonOptions): Pr
   await makeWayForSocket(flags.address)
   await using keychains = openKeychains(config, env, log)
   const metrics = config.metricsAddress === undefined ? undefined : createMetrics()
+  // Before anything is mounted: an address that cannot be had must leave no mounts behind.
+  await using _metrics = metrics && (await serveMetrics(config.metricsAddress!, metrics))
+  await using _debug = config.debugAddress === undefined ? undefined : await serveDebug(config.debugAddress)
+  await using _cri = await serveCri(keychains.cri, {config, flags, log})
   const observer = metrics?.observer ?? SILENT_OBSERVER
   const registry = registryOptions(config, keychains.all, env)
   const mounter = await createMounter({config, flags, log, observer, registry})
@@ -59,7 +64,7 @@ export async function runSnapshotter({flags, log, env, stop}: DaemonOptions): Pr
     await restoreMounts(snapshotter, config, {log, signal: stop})
     mounter.resume()
     const notify = createNotify(env.NOTIFY_SOCKET, log)
-    const signal = await serve({config, flags, log, notify, stop}, {snapshotter, mounter, keychains, metrics})
+    const signal = await serve({config, flags, log, notify, stop}, {snapshotter, mounter, cri: keychains.cri})
     if (signal === 'SIGINT') {
       how = 'unmount'
       await snapshotter.unmountAll()
@@ -77,26 +82,16 @@ interface ServeOptions extends Omit<DaemonOptions, 'env'> {
 interface Served {
   readonly snapshotter: Snapshotter
   readonly mounter: LazyLayerMounter
-  readonly keychains: DaemonKeychains
-  readonly metrics: Metrics | undefined
+  readonly cri: CriKeychain | undefined
 }
 
 /** Answers requests until stopped; resolves to what stopped it, when everybody has had an answer. */
-async function serve(options: ServeOptions, served: Served): Promise<StopSignal> {
+async function serve(options: ServeOptions, {snapshotter, mounter, cri}: Served): Promise<StopSignal> {
   const {config, flags, log, notify, stop} = options
-  const {snapshotter, mounter, keychains, metrics} = served
-  await using _metrics = metrics && (await serveMetrics(config.metricsAddress!, metrics))
-  await using _debug = config.debugAddress === undefined ? undefined : await serveDebug(config.debugAddress)
   await using server = openServer(log)
   serveSnapshots(server, snapshotter)
   serveLazyLayers(server, () => mounter.status())
-  const listenPath = config.criKeychain?.listenPath || flags.address
-  await using criServer = listenPath === flags.address ? undefined : openServer(log)
-  keychains.cri?.serve(criServer ?? server)
-  if (criServer) {
-    await makeWayForSocket(listenPath)
-    await criServer.listen(listenPath)
-  }
+  if (criPath(config, flags) === flags.address) cri?.serve(server)
   await server.listen(flags.address)
   log.info({address: flags.address, root: flags.root}, 'serving snapshots')
   notify('READY=1')
@@ -106,10 +101,33 @@ async function serve(options: ServeOptions, served: Served): Promise<StopSignal>
   return signal
 }
 
+/** The image service on a socket of its own, where it has one. */
+async function serveCri(
+  cri: CriKeychain | undefined,
+  {config, flags, log}: Pick<ServeOptions, 'config' | 'flags' | 'log'>,
+): Promise<GrpcServer | undefined> {
+  const path = criPath(config, flags)
+  if (!cri || path === flags.address) return undefined
+  await makeWayForSocket(path)
+  const server = openServer(log)
+  cri.serve(server)
+  await server.listen(path)
+  return server
+}
+
+function criPath(config: SnapshotterConfig, flags: DaemonFlags): string {
+  return config.criKeychain?.listenPath || flags.address
+}
+
 function openServer(log: Log): GrpcServer {
   return createGrpcServer((method, error) => {
-    const level = codeOf(error) === 'internal' ? 'error' : 'debug'
-    log[level]({method, code: codeOf(error), error: describeError(error)}, 'request failed')
+    const code = codeOf(error)
+    // How a remote snapshotter says that a layer is there.
+    if (code === 'already-exists') return
+    log[code === 'internal' ? 'error' : 'debug'](
+      {method, code, error: describeError(error)},
+      'request failed',
+    )
   })
 }
 
