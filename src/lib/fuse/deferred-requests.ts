@@ -1,5 +1,5 @@
 // What workers leave to the main thread: READs of data that must be fetched, and requests about things that their table
-// does not have. Each is answered once, at the latest after the deadline: a request without an answer leaves its reader
+// does not have. Each is answered once, at the latest after a deadline: a request without an answer leaves its reader
 // in a sleep that not even SIGKILL ends.
 
 import {readFileSync} from 'node:fs'
@@ -13,6 +13,12 @@ import type {FuseLog, LazyDevice} from './session.ts'
 import type {StateFiles} from './tree-handler.ts'
 
 const {EINTR} = constants.errno
+
+/**
+ * How long a request waits after a restart until what it is about is served again. Not the reader's deadline: restoring
+ * many layers may take its time, and an error then is one that the restart was to prevent.
+ */
+const RESTORE_MS = 300_000
 
 export interface DeferredRequests {
   put(entry: TableEntry, device: LazyDevice): void
@@ -114,7 +120,7 @@ export function createDeferredRequests(options: DeferredOptions): DeferredReques
       replier.replyError(request, EIO)
       log.warn({node: request.nodeId, opcode: request.opcode}, 'a request waited in vain for its layer')
     }
-    waiting.set(request.unique, {request, timer: setTimeout(giveUp, deadlineMs)})
+    waiting.set(request.unique, {request, timer: setTimeout(giveUp, RESTORE_MS)})
   }
 
   const retryWaiting = (): void => {

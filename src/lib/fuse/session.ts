@@ -23,8 +23,8 @@ export interface LazyDevice {
   /** One bit for each block of 4096 bytes, as `wrapChunkBitmap(present, size / 4096)` reads it; set after the bytes are. */
   readonly present: SharedArrayBuffer
   /**
-   * Exactly `length` bytes; fetches, verifies and stores what is missing. What it throws, the reader gets as EIO. The
-   * signal aborts when nobody waits any longer.
+   * Exactly `length` bytes; fetches, verifies and stores what is missing. Whatever it throws, the reader gets EIO. The
+   * signal aborts when nobody waits any longer; the call must then end soon.
    */
   read(offset: number, length: number, call: {readonly signal: AbortSignal}): Promise<Uint8Array>
 }
@@ -38,7 +38,7 @@ export interface FuseLog {
 
 export interface SessionOptions extends ConnectionOptions {
   readonly kind: HandlerKind
-  /** Threads that answer; each costs some 5 MB. */
+  /** Threads that answer; each costs some 17 MB. */
   readonly workers: number
   /** How long a reader waits for data, in milliseconds, before it gets EIO. */
   readonly deadlineMs: number
@@ -87,7 +87,8 @@ export async function openSession<Entry extends TableEntry>(
     settled: !connection.adopted,
     onRequest: bytes => deferred.handle(bytes),
     onProblem: problem => log.warn({mountpoint, error: problem}, 'cannot answer a FUSE request'),
-    onGone: () => log.warn({mountpoint}, 'the FUSE file system was unmounted by somebody else, or aborted'),
+    onGone: () =>
+      log.warn({mountpoint}, 'the FUSE file system was unmounted by somebody else, or cannot be served'),
   }).catch(async error => {
     await connection.close(connection.adopted ? 'leave' : 'unmount')
     throw error

@@ -31,12 +31,16 @@ export interface PoolOptions {
   onRequest(request: Uint8Array): void
   /** A request was answered with EIO, or a worker died and was replaced. */
   onProblem(problem: string): void
-  /** The last worker ended by itself: the file system has been unmounted or aborted. */
+  /** No worker is left: the file system has been unmounted or aborted, or too many workers have died. */
   onGone(): void
 }
 
+/** A worker that dies is replaced this often: what kills more of them would go on for ever. */
+const MAX_REPLACEMENTS = 10
 /** An interrupt that comes just before a thread blocks is lost, so it is repeated this often until it has an effect. */
 const INTERRUPT_INTERVAL_MS = 2
+/** How often a process that exits interrupts its workers: for at most some 2 seconds. */
+const MAX_LAST_INTERRUPTS = 1000
 
 interface Member {
   readonly worker: Worker
@@ -52,6 +56,7 @@ export async function startWorkers(options: PoolOptions): Promise<WorkerPool> {
   const members = new Set<Member>()
   let stopping = false
   let settled = options.settled
+  let replacements = 0
 
   const post = (member: Member, message: ToWorker): void => {
     member.worker.postMessage(message)
@@ -66,12 +71,14 @@ export async function startWorkers(options: PoolOptions): Promise<WorkerPool> {
     const ready = Promise.withResolvers<void>()
     const member = {worker, state: new Int32Array(control), exited, unacknowledged: new Map()}
     if (settled) Atomics.store(member.state, STATE.settled, 1)
+    let serving = false
     let failure: unknown
     worker.on('message', (message: FromWorker) => {
       if ('request' in message) options.onRequest(message.request)
       else if ('deleted' in message) member.unacknowledged.get(message.deleted)?.()
       else if ('problem' in message) options.onProblem(message.problem)
       else ready.resolve()
+      serving = true
     })
     worker.on('error', error => {
       failure = error
@@ -82,8 +89,8 @@ export async function startWorkers(options: PoolOptions): Promise<WorkerPool> {
       onExit()
       const cause = failure ?? new CodedError('internal', 'it ended before it was ready')
       ready.reject(new CodedError('internal', 'Cannot start a worker thread for FUSE', {cause}))
-      if (stopping) return
-      if (failure !== undefined) replace(failure)
+      if (stopping || !serving) return
+      if (failure !== undefined && replacements++ < MAX_REPLACEMENTS) replace(failure)
       else if (members.size === 0) options.onGone()
     })
     members.add(member)
@@ -131,7 +138,9 @@ export async function startWorkers(options: PoolOptions): Promise<WorkerPool> {
     stopNow: () => {
       askToStop()
       const never = new Int32Array(new SharedArrayBuffer(4))
-      while (interruptAll(members)) Atomics.wait(never, 0, 0, INTERRUPT_INTERVAL_MS)
+      for (let times = 0; times < MAX_LAST_INTERRUPTS && interruptAll(members); times++) {
+        Atomics.wait(never, 0, 0, INTERRUPT_INTERVAL_MS)
+      }
     },
   }
 }
