@@ -34,7 +34,12 @@ export async function openBackend(root: string, config: SnapshotterConfig, log: 
   }
   log.info({backend: 'fuse'}, 'mounting layers')
   const opaque = overlayOptionsOfThisMachine().includes('userxattr') ? 'user' : 'trusted'
-  return createTreeBackend(await openTreeFileSystem({...options, mountpoint: join(root, 'trees')}), opaque)
+  const trees = await openTreeFileSystem({
+    ...options,
+    mountpoint: join(root, 'trees'),
+    passthroughDirectory: config.fuse.passthrough ? join(root, 'passthrough') : undefined,
+  })
+  return createTreeBackend(trees, opaque)
 }
 
 /**

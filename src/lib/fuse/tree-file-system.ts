@@ -3,6 +3,7 @@
 // it looks up, and the kernel remembers only of a whole file system that there are none; so layers without any, which
 // most are, have one to themselves, in which a walk costs half as much.
 
+import {mkdir} from 'node:fs/promises'
 import {join} from 'node:path'
 import {CodedError} from '../errors/coded-error.ts'
 import {dropCache} from '../native/system-calls.ts'
@@ -13,6 +14,7 @@ import {type FuseLog, type LazyDevice, openSession, type Session} from './sessio
 import {encodeTree, type OpaqueMarks} from './tree-encode.ts'
 import type {TreeEntry} from './tree-handler.ts'
 import {layerIdOf} from './tree-nodes.ts'
+import {closeBackings, closePassthrough, openPassthrough, type Passthrough} from './tree-passthrough.ts'
 import {createStateFile, type LayerState, type StateFile} from './tree-state.ts'
 import {openTreeTable} from './tree-table.ts'
 
@@ -25,6 +27,12 @@ export interface TreeFileSystemOptions {
   readonly deadlineMs?: number
   /** KiB that the kernel reads ahead of a sequential reader. 1024 by default. */
   readonly readAheadKb?: number
+  /**
+   * Lets the kernel (Linux 6.9) read large files by itself, if they are complete when they are first opened: from copies
+   * below this directory, which is made when it is not there. Costs their size on disk for as long as they are mounted,
+   * and a request for every open. Off by default.
+   */
+  readonly passthroughDirectory?: string | undefined
   /** Without one, the mounts die with this process. */
   readonly keeper?: Keeper | undefined
   readonly log: FuseLog
@@ -48,7 +56,7 @@ export interface TreeFileSystem {
    * that cannot be served.
    */
   add(layer: TreeLayer): Promise<string>
-  /** Ends the serving of a layer that no mount uses any more. */
+  /** Ends the serving of a layer that no mount uses any more, and of which no file is open. */
   remove(name: string): Promise<void>
   /** Gives back the page cache's copy of a layer's sparse file; what readers have cached stays. */
   trim(name: string): Promise<void>
@@ -62,6 +70,7 @@ interface AddedLayer {
   readonly session: Session<TreeEntry>
   readonly path: string
   readonly state: StateFile | undefined
+  readonly passthrough: Passthrough | undefined
 }
 
 export async function openTreeFileSystem(options: TreeFileSystemOptions): Promise<TreeFileSystem> {
@@ -77,13 +86,15 @@ export async function openTreeFileSystem(options: TreeFileSystemOptions): Promis
       workers,
       deadlineMs: options.deadlineMs ?? 30_000,
       readAheadKb: options.readAheadKb ?? 1024,
-      passthrough: false,
+      passthrough: options.passthroughDirectory !== undefined,
       exec: true,
       changing: true,
       stateFiles: name => layers.get(name)?.state,
       keeper: options.keeper,
       log: options.log,
     })
+  const {passthroughDirectory} = options
+  if (passthroughDirectory !== undefined) await mkdir(passthroughDirectory, {recursive: true, mode: 0o700})
   const workers = options.workers ?? 3
   const bare = await open('bare-tree', workers)
   const withXattrs = await open('tree', Math.min(workers, 2)).catch(async error => {
@@ -105,18 +116,25 @@ export async function openTreeFileSystem(options: TreeFileSystemOptions): Promis
         )
       }
       const tables = encodeTree(tree, {opaque, dataSize: device.size})
-      const kind = openTreeTable(tables).hasXattrs ? 'tree' : 'bare-tree'
-      const session = kind === 'tree' ? withXattrs : bare
+      const {hasXattrs, inodes} = openTreeTable(tables)
+      const kind = hasXattrs ? 'tree' : 'bare-tree'
+      const session = hasXattrs ? withXattrs : bare
       const path = join(mountpoints[kind], name)
-      session.add(device, {tree: tables, stateName: state && `${state().digest}.json`})
-      layers.set(name, {session, path, state: state && createStateFile(state)})
+      const passthrough = passthroughOf(session, name, {inodes, directory: passthroughDirectory})
+      session.add(device, {tree: tables, stateName: state && `${state().digest}.json`, passthrough})
+      layers.set(name, {session, path, state: state && createStateFile(state), passthrough})
       names.set(layerIdOf(name), name)
       return path
     },
     remove: async name => {
-      const session = layers.get(name)?.session
-      if (!session) return
+      const layer = layers.get(name)
+      if (!layer) return
+      const {session, passthrough} = layer
       await session.delete(name)
+      if (passthrough) {
+        closeBackings(passthrough)
+        closePassthrough(name, passthrough, 'unmount')
+      }
       layers.delete(name)
       names.delete(layerIdOf(name))
       // The name is valid for ever, unless it is said otherwise; what is below goes with it.
@@ -132,6 +150,18 @@ export async function openTreeFileSystem(options: TreeFileSystemOptions): Promis
     },
     close: async how => {
       await Promise.all([bare.close(how), withXattrs.close(how)])
+      // The kernel has let go of the copies with the mounts, if those are gone.
+      for (const [name, {passthrough}] of layers) if (passthrough) closePassthrough(name, passthrough, how)
     },
   }
+}
+
+/** undefined where passthrough is not wanted, or not known to the kernel. */
+function passthroughOf(
+  {connection}: Session<TreeEntry>,
+  name: string,
+  {inodes, directory}: {readonly inodes: number; readonly directory: string | undefined},
+): Passthrough | undefined {
+  if (directory === undefined || !connection.negotiated.passthrough) return undefined
+  return openPassthrough(name, {session: connection.fd, inodes, directory, adopted: connection.adopted})
 }

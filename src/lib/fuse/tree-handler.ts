@@ -3,6 +3,8 @@
 
 import {constants} from 'node:os'
 import {
+  FOPEN_KEEP_CACHE,
+  FOPEN_PASSTHROUGH,
   type FuseAttributes,
   type FuseRequest,
   OPCODE,
@@ -12,6 +14,7 @@ import {
   parseRead,
   putAttrReply,
   putEntry,
+  putOpenReply,
   putStatfs,
   putXattrSize,
   ROOT_NODE,
@@ -25,6 +28,7 @@ import {
 } from './tree-attributes.ts'
 import {listDirectory, listLayers} from './tree-listing.ts'
 import {inodeOfNode, layerIdOf, layerIdOfNode, STATE_DIRECTORY, STATE_FILE} from './tree-nodes.ts'
+import {backingOf, type FileRange, type Passthrough} from './tree-passthrough.ts'
 import {STATE_DIRECTORY_NAME, type StateFile} from './tree-state.ts'
 import * as tables from './tree-table.ts'
 
@@ -36,6 +40,8 @@ export interface TreeEntry extends TableEntry {
   readonly tree: SharedArrayBuffer
   /** The name of the file in the layer's state directory; undefined for none. */
   readonly stateName: string | undefined
+  /** The same for all layers of a session: whether files may be opened for the kernel to read by itself. */
+  readonly passthrough: Passthrough | undefined
 }
 
 /** A layer as the handler has it. */
@@ -148,10 +154,21 @@ export function createTreeHandler(
     if (inode === STATE_DIRECTORY || !tables.isFile(layer.table, inode)) {
       return host.replyError(request, EISDIR)
     }
-    const length = Math.min(size, tables.sizeOf(layer.table, inode, tables.SIZE) - offset)
+    const range = rangeOf(place)
+    const length = Math.min(size, range.size - offset)
     if (length <= 0) return host.reply(request, 0)
-    const start = tables.sizeOf(layer.table, inode, tables.FIRST)
-    host.replyData(request, layer.entry.device, start + offset, length)
+    host.replyData(request, range.device, range.offset + offset, length)
+  }
+
+  const open = (request: FuseRequest) => {
+    const place = placeOf(request)
+    if (!place) return host.defer(request)
+    const {passthrough} = place.layer.entry
+    // The kernel takes this for all files: never ask again, and keep what is cached.
+    if (!passthrough) return host.replyError(request, ENOSYS)
+    const backing = place.inode < STATE_DIRECTORY ? backingOf(passthrough, place.inode, rangeOf(place)) : 0
+    const flags = backing > 0 ? FOPEN_PASSTHROUGH : FOPEN_KEEP_CACHE
+    host.reply(request, putOpenReply(host.body, 0, flags, backing))
   }
 
   const list = (request: FuseRequest) => {
@@ -222,6 +239,8 @@ export function createTreeHandler(
           return getAttributes(request)
         case OPCODE.read:
           return read(request)
+        case OPCODE.open:
+          return open(request)
         case OPCODE.readdirplus:
         case OPCODE.readdir:
           return list(request)
@@ -242,10 +261,19 @@ export function createTreeHandler(
           // Inode numbers come from tables: there is no count to keep.
           return
         default:
-          // For OPEN and OPENDIR this means: never ask again, and keep what is cached. For all that writes, that it cannot be.
+          // For OPENDIR this means: never ask again, and keep what is cached. For all that writes, that it cannot be.
           return host.replyError(request, ENOSYS)
       }
     },
+  }
+}
+
+/** Where a file's data are. */
+function rangeOf({layer, inode}: Place): FileRange {
+  return {
+    device: layer.entry.device,
+    offset: tables.sizeOf(layer.table, inode, tables.FIRST),
+    size: tables.sizeOf(layer.table, inode, tables.SIZE),
   }
 }
 
