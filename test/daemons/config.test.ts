@@ -15,7 +15,6 @@ describe('a configuration', () => {
     expect({unknownKeys, withoutEffect}).toEqual({unknownKeys: [], withoutEffect: []})
     expect(config).toMatchObject({
       prefetch: true,
-      prefetchTimeoutMs: 10_000,
       backgroundFetch: true,
       maxConcurrency: 2,
       allowNoVerification: false,
@@ -109,6 +108,12 @@ describe('a key that has nothing to act on is told with the reason', () => {
   check('filesystem_cache_type = "memory"', 'filesystem_cache_type')
   check('resolve_result_entry = 30', 'resolve_result_entry')
   check('resolve_result_entry_ttl_sec = 60', 'resolve_result_entry_ttl_sec')
+  check('prefetch_timeout_sec = 1', 'prefetch_timeout_sec')
+  check('prefetch_async_size = 1', 'prefetch_async_size')
+  check('[blob]\nvalid_interval = 1', 'blob.valid_interval')
+  check('[blob]\ncheck_always = true', 'blob.check_always')
+  check('[blob]\nchunk_size = 1', 'blob.chunk_size')
+  check('[blob]\nprefetch_chunk_size = 1', 'blob.prefetch_chunk_size')
   check('log_file_access = true', 'log_file_access')
   check('[directory_cache]\nmax_lru_cache_entry = 1', 'directory_cache.max_lru_cache_entry')
   check('[directory_cache]\nmax_cache_fds = 1', 'directory_cache.max_cache_fds')
@@ -121,6 +126,10 @@ describe('a key that has nothing to act on is told with the reason', () => {
   check('[fuse]\nmerge_worker_count = 2', 'fuse.merge_worker_count')
   check('[fuse_manager]\npath = "/usr/bin/stargz-fuse-manager"', 'fuse_manager.path')
   check('[fuse_manager]\nmetrics_address = "127.0.0.1:1"', 'fuse_manager.metrics_address')
+})
+
+it('force_single_range_mode is always the case', () => {
+  expect(parse('[blob]\nforce_single_range_mode = true').withoutEffect).toEqual([])
 })
 
 describe('what cannot be used is refused, naming file and key', () => {

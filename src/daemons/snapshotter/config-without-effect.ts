@@ -13,6 +13,11 @@ const NO_DESCRIPTOR_CACHE = 'cached data is one sparse file per layer, which nee
 const IMMUTABLE =
   'layers never change, so the kernel keeps their names and attributes for as long as it likes'
 
+const NO_WAIT = 'the start of a container never waits for prefetches: what it reads is fetched before them'
+const NO_PROBES =
+  'layers are not probed: cached data need no registry, and what is missing is asked for when it is read'
+const ADAPTIVE = 'how much is fetched at once follows how a layer is read'
+
 interface Rule {
   readonly key: string
   readonly reason: string
@@ -37,6 +42,16 @@ const RULES: readonly Rule[] = [
     reason: 'it is deprecated',
     asks: config => config.resolve_result_entry !== 0,
   },
+  {
+    key: 'prefetch_timeout_sec',
+    reason: NO_WAIT,
+    asks: config => config.prefetch_timeout_sec !== 10,
+  },
+  {key: 'prefetch_async_size', reason: NO_WAIT, asks: config => config.prefetch_async_size !== 0},
+  {key: 'blob.valid_interval', reason: NO_PROBES, asks: ({blob}) => blob.valid_interval !== 60},
+  {key: 'blob.check_always', reason: NO_PROBES, asks: ({blob}) => blob.check_always},
+  {key: 'blob.chunk_size', reason: ADAPTIVE, asks: ({blob}) => blob.chunk_size !== 50_000},
+  {key: 'blob.prefetch_chunk_size', reason: ADAPTIVE, asks: ({blob}) => blob.prefetch_chunk_size !== 0},
   {
     key: 'log_file_access',
     reason: 'the kernel opens files by itself; "ctr-remote image optimize --record-out" tells what is read',

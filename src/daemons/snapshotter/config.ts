@@ -26,25 +26,14 @@ export interface SnapshotterConfig {
   /** What to prefetch of a layer without landmark, when no label says. */
   readonly prefetchSize: number
   readonly prefetch: boolean
-  /** How long the start of a container waits for prefetches. */
-  readonly prefetchTimeoutMs: number
-  /** Prefetches larger than this hold back no start; 0: all do. */
-  readonly prefetchAsyncSize: number
   readonly backgroundFetch: boolean
   /** Background fetches at a time. */
   readonly maxConcurrency: number
   readonly allowNoVerification: boolean
   readonly disableVerification: boolean
   readonly blob: {
-    /** A layer that was reachable this long ago is believed reachable. */
-    readonly validIntervalMs: number
-    readonly checkAlways: boolean
-    /** Least bytes of a request, except at a blob's end. */
-    readonly chunkSize: number
-    /** The same for prefetches; 0: as `chunkSize`. */
-    readonly prefetchChunkSize: number
+    /** How long a reader waits for data at most. */
     readonly fetchTimeoutMs: number
-    readonly singleRange: boolean
     readonly retry: {readonly attempts: number; readonly minDelayMs: number; readonly maxDelayMs: number}
   }
   readonly directoryCache: {readonly maxSize: number}
@@ -158,19 +147,12 @@ function configOf(file: ConfigFile): SnapshotterConfig {
     mountBackend: file.mount_backend,
     prefetchSize: file.prefetch_size,
     prefetch: !file.noprefetch,
-    prefetchTimeoutMs: file.prefetch_timeout_sec * 1000,
-    prefetchAsyncSize: file.prefetch_async_size,
     backgroundFetch: !file.no_background_fetch,
     maxConcurrency: file.max_concurrency || 2,
     allowNoVerification: file.allow_no_verification,
     disableVerification: file.disable_verification,
     blob: {
-      validIntervalMs: blob.valid_interval * 1000,
-      checkAlways: blob.check_always,
-      chunkSize: blob.chunk_size,
-      prefetchChunkSize: blob.prefetch_chunk_size,
       fetchTimeoutMs: blob.fetching_timeout_sec * 1000,
-      singleRange: blob.force_single_range_mode,
       retry: {
         attempts: blob.max_retries + 1,
         minDelayMs: blob.min_wait_msec,
