@@ -88,7 +88,7 @@ describe('the cache of layers', () => {
     await cache.add('a1', record('one'))
     let made = 0
     const make = async () => Buffer.from(`made ${++made}`)
-    const path = await cache.file('a1', 'image', make)
+    const [path] = await Promise.all([cache.file('a1', 'image', make), cache.file('a1', 'image', make)])
     expect(await cache.file('a1', 'image', make)).toBe(path)
     expect(made).toBe(1)
   })

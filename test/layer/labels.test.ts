@@ -19,7 +19,7 @@ describe('the labels of a snapshot', () => {
     expect(parseLabels(RPULL)).toMatchObject({
       reference: 'registry.example/app:1',
       digest: A,
-      neighbours: [A, B],
+      neighbours: [{digest: A}, {digest: B}],
     })
     expect(parseLabels({...RPULL, ...CRI})).toMatchObject({reference: 'registry.example/other:2', digest: B})
   })
@@ -39,6 +39,14 @@ describe('the labels of a snapshot', () => {
     expect(parseLabels(labels)).toMatchObject({tocDigest: B, prefetchSize: 1234, skipVerify: true})
   })
 
+  it('tell the TOC digests of the other layers, where rpull is ours', () => {
+    const tocs = {...RPULL, 'containerd.io/snapshot/remote/stargz.toc-digests': `-,${A}`}
+    expect(parseLabels(tocs).neighbours).toEqual([
+      {digest: A, tocDigest: undefined},
+      {digest: B, tocDigest: A},
+    ])
+  })
+
   it('that name no layer are no lazy layer', () => {
     expect(() => parseLabels({})).toThrow(expect.objectContaining({code: 'unsupported'}))
     const {'containerd.io/snapshot/remote/stargz.digest': _, ...rest} = RPULL
@@ -55,6 +63,6 @@ describe('the labels of a snapshot', () => {
       'containerd.io/snapshot/remote/stargz.layers': `${A},,rubbish,../x`,
       'containerd.io/snapshot/remote/stargz.prefetch': '-1',
     }
-    expect(parseLabels(odd)).toMatchObject({neighbours: [A], prefetchSize: undefined})
+    expect(parseLabels(odd)).toMatchObject({neighbours: [{digest: A}], prefetchSize: undefined})
   })
 })

@@ -48,12 +48,17 @@ class RecordingBackend implements MountBackend {
   readonly mounted = new Map<string, MountableLayer>()
   readonly released: string[] = []
   readonly settled: string[] = []
+  readonly prepared: string[] = []
   failure: Error | undefined
 
   async mount(layer: MountableLayer, mountpoint: string) {
     if (this.failure) throw this.failure
     this.mounted.set(mountpoint, layer)
     return 'erofs' as const
+  }
+
+  async prepare(layer: MountableLayer) {
+    this.prepared.push(layer.device.name)
   }
 
   async settle(_layer: MountableLayer, mountpoint: string) {
@@ -169,6 +174,25 @@ describe('the mounter of layers', () => {
     expect(origin.opened).toBe(2)
     await mounter.mount('/m/2', labelsOf(other, both), SIGNAL)
     expect(origin.opened).toBe(2)
+    await mounter.close('unmount')
+  })
+
+  it('opens and prefetches all layers of an image with the first, where their TOCs can be verified', async () => {
+    const {origin, backend, layer, mounter} = await setUp()
+    const other = await convertTar(OTHERS, {prioritizedPaths: ['etc']})
+    origin.add(other.bytes)
+    const both = {
+      'containerd.io/snapshot/remote/stargz.layers': `${layer.descriptor.digest},${other.descriptor.digest}`,
+      'containerd.io/snapshot/remote/stargz.toc-digests': `${tocDigestOf(layer)},${tocDigestOf(other)}`,
+    }
+    await mounter.mount('/m/1', labelsOf(layer, both), SIGNAL)
+    await expect.poll(() => backend.prepared).toEqual([tocDigestOf(other).slice('sha256:'.length)])
+    const blob = origin.blobs.get(other.descriptor.digest as Digest)!
+    await expect.poll(() => blob.reads.length).toBe(2)
+    await mounter.mount('/m/2', labelsOf(other, both), SIGNAL)
+    expect(origin.opened).toBe(2)
+    await mounter.unmount('/m/2')
+    expect(backend.released).toEqual([])
     await mounter.close('unmount')
   })
 

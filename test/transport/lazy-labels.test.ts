@@ -30,6 +30,7 @@ describe('the labels of a layer', () => {
       'containerd.io/snapshot/remote/stargz.reference': 'example.com/app:1',
       'containerd.io/snapshot/remote/stargz.digest': b.digest,
       'containerd.io/snapshot/remote/stargz.layers': `${b.digest},${c.digest}`,
+      'containerd.io/snapshot/remote/stargz.toc-digests': '-,-',
       'containerd.io/snapshot/remote/stargz.prefetch': '10485760',
     })
   })

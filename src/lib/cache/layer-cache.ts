@@ -119,13 +119,15 @@ export async function openLayerCache(options: LayerCacheOptions): Promise<LayerC
     }
   }
 
+  const making = new Map<string, Promise<string>>()
+
   async function file(key: string, name: string, make: () => Promise<Uint8Array>): Promise<string> {
     const path = join(directoryOf(key), name)
-    if ((await stat(path).catch(() => undefined)) === undefined) {
-      await writeFile(`${path}.new`, await make())
-      await rename(`${path}.new`, path)
-    }
-    return path
+    const known = making.get(path)
+    if (known) return known
+    const made = makeFile(path, make).finally(() => making.delete(path))
+    making.set(path, made)
+    return made
   }
 
   /** Makes room by removing layers nobody uses. */
@@ -147,6 +149,15 @@ export async function openLayerCache(options: LayerCacheOptions): Promise<LayerC
   }
 
   return {find, hasBlob: digest => blobs.has(digest), remove, add, open: openData, file}
+}
+
+/** Makes the file at `path` unless it is there. */
+async function makeFile(path: string, make: () => Promise<Uint8Array>): Promise<string> {
+  if ((await stat(path).catch(() => undefined)) === undefined) {
+    await writeFile(`${path}.new`, await make())
+    await rename(`${path}.new`, path)
+  }
+  return path
 }
 
 async function blobDigestOf(directory: string): Promise<string | undefined> {

@@ -2,7 +2,6 @@
 // or, once the layer is complete, from the plain file below it, so that no process of ours is involved any more.
 
 import {encodeErofs} from '../erofs/encode-image.ts'
-import {CodedError} from '../errors/coded-error.ts'
 import type {MountableLayer, MountBackend, MountKind} from '../layer/ports.ts'
 import {mountErofs} from '../mount/mount-erofs.ts'
 import type {DataFileSystem} from './data-files.ts'
@@ -16,9 +15,7 @@ const IMAGE_NAME = 'tree.erofs'
 export function createErofsBackend(dataFiles: DataFileSystem): MountBackend {
   async function mount(layer: MountableLayer, mountpoint: string): Promise<MountKind> {
     const {device} = layer
-    const image = await layer.file(IMAGE_NAME, async () =>
-      encodeErofs(await layer.tree(), {blockSize: BLOCK_SIZE, dataSize: device.size}),
-    )
+    const image = await imageOf(layer)
     if (dataFiles.adopted && (await findMount(mountpoint))?.type === 'erofs') {
       // It has outlived the last daemon; whether it reads from us cannot be seen, so it may. A second one over it was
       // settled, and the first may still be in use.
@@ -34,8 +31,9 @@ export function createErofsBackend(dataFiles: DataFileSystem): MountBackend {
   }
 
   /** Over the mount that there is: containers that use that one go on with it. */
-  async function settle({device, file}: MountableLayer, mountpoint: string): Promise<MountKind> {
-    const image = await file(IMAGE_NAME, refuseToMake)
+  async function settle(layer: MountableLayer, mountpoint: string): Promise<MountKind> {
+    const {device} = layer
+    const image = await imageOf(layer)
     mountErofs({image, data: device.path, target: mountpoint})
     await dataFiles.trim(device.name)
     return 'plain'
@@ -43,6 +41,7 @@ export function createErofsBackend(dataFiles: DataFileSystem): MountBackend {
 
   return {
     mount,
+    prepare: async layer => void (await imageOf(layer)),
     settle,
     unmount: detachAll,
     release: name => dataFiles.remove(name),
@@ -51,6 +50,8 @@ export function createErofsBackend(dataFiles: DataFileSystem): MountBackend {
   }
 }
 
-async function refuseToMake(): Promise<never> {
-  throw new CodedError('internal', 'The metadata image of a mounted layer is gone')
+function imageOf(layer: MountableLayer): Promise<string> {
+  return layer.file(IMAGE_NAME, async () =>
+    encodeErofs(await layer.tree(), {blockSize: BLOCK_SIZE, dataSize: layer.device.size}),
+  )
 }

@@ -11,9 +11,17 @@ const CRI_LAYERS = 'containerd.io/snapshot/cri.image-layers'
 const REFERENCE = 'containerd.io/snapshot/remote/stargz.reference'
 const DIGEST = 'containerd.io/snapshot/remote/stargz.digest'
 const LAYERS = 'containerd.io/snapshot/remote/stargz.layers'
+/** Of our rpull: the TOC digests of `LAYERS`, in their order; `-` for a layer without. */
+const TOC_DIGESTS = 'containerd.io/snapshot/remote/stargz.toc-digests'
 const TOC_DIGEST = 'containerd.io/snapshot/stargz/toc.digest'
 const PREFETCH = 'containerd.io/snapshot/remote/stargz.prefetch'
 const SKIP_VERIFY = 'containerd.io/snapshot/remote/stargz.skipverify'
+
+/** A layer of the same image; its TOC's digest where that is told. */
+export interface Neighbour {
+  readonly digest: Digest
+  readonly tocDigest: Digest | undefined
+}
 
 /** A layer to mount, as its snapshot's labels describe it. */
 export interface LayerRequest {
@@ -24,7 +32,7 @@ export interface LayerRequest {
   /** Of its TOC; without it nothing of the layer can be verified. */
   readonly tocDigest: Digest | undefined
   /** The image's layers that will be asked for soon, this one possibly among them. */
-  readonly neighbours: readonly Digest[]
+  readonly neighbours: readonly Neighbour[]
   /** Bytes to prefetch where the layer has no landmark. */
   readonly prefetchSize: number | undefined
   readonly skipVerify: boolean
@@ -47,10 +55,18 @@ export function parseLabels(labels: Labels): LayerRequest {
     reference,
     digest: requireDigest(digest, DIGEST),
     tocDigest: tocDigest ? requireDigest(tocDigest, TOC_DIGEST) : undefined,
-    neighbours: (layers ?? '').split(',').filter(isDigest),
+    neighbours: neighboursOf(layers, labels[TOC_DIGESTS]),
     prefetchSize: prefetchSize && /^\d{1,15}$/.test(prefetchSize) ? Number(prefetchSize) : undefined,
     skipVerify: labels[SKIP_VERIFY] !== undefined,
   }
+}
+
+function neighboursOf(layers = '', tocDigests = ''): Neighbour[] {
+  const tocs = tocDigests.split(',')
+  return layers.split(',').flatMap((digest, index) => {
+    const tocDigest = tocs[index]
+    return isDigest(digest) ? [{digest, tocDigest: isDigest(tocDigest) ? tocDigest : undefined}] : []
+  })
 }
 
 function requireDigest(value: string, label: string): Digest {

@@ -105,6 +105,8 @@ export type MountKind = 'erofs' | 'fuse' | 'plain'
 export interface MountBackend {
   /** Mounts, or takes a mount over that has outlived the last daemon. */
   mount(layer: MountableLayer, mountpoint: string, options: CallOptions): Promise<MountKind>
+  /** Makes ahead what mounting a layer needs. */
+  prepare(layer: MountableLayer): Promise<void>
   /** Lets whoever comes next to `mountpoint` use a layer that has become complete without us, where that can be. */
   settle(layer: MountableLayer, mountpoint: string): Promise<MountKind>
   /** Unmounts what is at `mountpoint`, if anything. */

@@ -17,8 +17,8 @@ export interface ResolvedLayer {
 export interface Resolver {
   /** Fetches a layer's footer and TOC. Throws `unsupported` when the layer has none. */
   resolve(request: LayerRequest, options: CallOptions): Promise<ResolvedLayer>
-  /** Starts to resolve layers that will be asked for soon. */
-  anticipate(requests: readonly LayerRequest[]): void
+  /** Starts to resolve a layer that will be asked for soon. */
+  anticipate(request: LayerRequest): void
 }
 
 export interface ResolverOptions {
@@ -46,7 +46,7 @@ export function createResolver(options: ResolverOptions): Resolver {
     return {blob, externalToc: undefined}
   }
 
-  function startAhead(request: LayerRequest): void {
+  function anticipate(request: LayerRequest): void {
     const key = keyOf(request)
     if (ahead.has(key)) return
     const signal = AbortSignal.any([options.signal, AbortSignal.timeout(options.timeoutMs)])
@@ -76,9 +76,7 @@ export function createResolver(options: ResolverOptions): Resolver {
         return fetchLayer(request, call)
       }
     },
-    anticipate: requests => {
-      for (const request of requests) startAhead(request)
-    },
+    anticipate,
   }
 }
 

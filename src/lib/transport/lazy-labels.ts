@@ -18,6 +18,9 @@ const ZSTD_CHUNKED_PREFIXES = ['io.containers.zstd-chunked.', 'io.github.contain
 /** Bytes to fetch early from a layer that does not say it itself; what `rpull` has always asked for. */
 const PREFETCH_SIZE = 10 * 1024 * 1024
 
+/** In the list of TOC digests, for a layer without. */
+const NO_TOC_DIGEST = '-'
+
 /** What containerd accepts of a label, key and value together, bytes. */
 const MAX_LABEL_SIZE = 4096
 
@@ -44,6 +47,11 @@ export function lazyLabels(image: LazyImage, index: number): Readonly<Record<str
     [`${STARGZ}reference`]: image.reference,
     [`${STARGZ}digest`]: layer.digest,
     [`${STARGZ}layers`]: listThatFits(`${STARGZ}layers`, digestsOf(neighbours)),
+    // Ours: with them a snapshotter can open and prefetch all layers at once, and verify them.
+    [`${STARGZ}toc-digests`]: listThatFits(
+      `${STARGZ}toc-digests`,
+      neighbours.map(({annotations}) => annotations?.[TOC_DIGEST] ?? NO_TOC_DIGEST),
+    ),
     [`${STARGZ}prefetch`]: String(PREFETCH_SIZE),
     ...urlLabels(neighbours),
     ...(image.skipContentVerify ? {[`${STARGZ}skipverify`]: 'true'} : {}),

@@ -1,0 +1,229 @@
+// Layers that are open: each once, however many mounts and images use it, and while it is, more of it is fetched.
+
+import {setTimeout as sleep} from 'node:timers/promises'
+import type {BulkCodec} from '../compression/codec.ts'
+import {CodedError, describeError} from '../errors/coded-error.ts'
+import type {CallOptions} from '../oci/content-store.ts'
+import type {LayerObserver} from '../snapshot/layer-observer.ts'
+import type {SnapshotLog} from '../snapshot/ports.ts'
+import {mapChunks} from './chunk-map.ts'
+import type {FetchQueue} from './fetch-queue.ts'
+import type {LayerRequest} from './labels.ts'
+import type {LayerContents, LayerIdentity, LayerOpener} from './layer-opener.ts'
+import {createLazyLayer, type LazyLayer} from './lazy-layer.ts'
+import type {LayerCache, LayerData, MountableLayer} from './ports.ts'
+import {treeOfToc} from './toc-tree.ts'
+
+/** `required`: a layer without digests is refused unless its label asks for it and this is `on-request`. */
+export type Verification = 'required' | 'on-request' | 'off'
+
+export interface SharedLayersOptions {
+  readonly cache: LayerCache
+  readonly opener: LayerOpener
+  readonly codec: BulkCodec
+  readonly queue: FetchQueue
+  readonly log: SnapshotLog
+  readonly observer: LayerObserver
+  readonly verification: Verification
+  /** Bytes to prefetch of a layer that has no landmark and no label; undefined: nothing of any layer. */
+  readonly prefetchSize: number | undefined
+  /** Whether to fetch the rest when nothing else is to do. */
+  readonly fill: boolean
+  /** Told when all of a layer is there. */
+  readonly onComplete: (layer: SharedLayer) => void
+}
+
+/** An open layer. Whoever has acquired it releases it. */
+export interface SharedLayer extends MountableLayer {
+  readonly request: LayerRequest
+  readonly format: string
+  readonly device: LazyLayer
+  readonly prefetchSize: number
+  /** Makes what has been fetched survive a crash of the machine. */
+  sync(): Promise<void>
+  /** Forgets the TOC, which can be many times as large as all the rest; it is read again where it is needed. */
+  forgetContents(): void
+}
+
+export interface SharedLayers {
+  /** Opens a layer, or joins those who have it open. */
+  acquire(request: LayerRequest, options: CallOptions): Promise<SharedLayer>
+  /** Closes a layer with its last user; `onClose` runs when nobody will read of it any more. */
+  release(layer: SharedLayer, onClose: (name: string) => Promise<void>): Promise<void>
+  /** Ends all fetching; `onIdle` runs when nothing is written any more, and before files are closed. */
+  close(onIdle: () => Promise<void>): Promise<void>
+}
+
+/** After a fill that failed, milliseconds; doubled each time. */
+const MIN_FILL_DELAY = 10_000
+const MAX_FILL_DELAY = 600_000
+
+/** An open layer, and how it is closed. */
+interface Holding {
+  readonly layer: SharedLayer
+  readonly data: LayerData
+  /** Ends its prefetch and its fill, and when they have ended. */
+  readonly fetching: AbortController
+  readonly fetched: Promise<void>
+  users: number
+}
+
+export function createSharedLayers(options: SharedLayersOptions): SharedLayers {
+  const {cache, log, observer} = options
+  const closing = new AbortController()
+  const holdings = new Map<string, Promise<Holding>>()
+
+  /** Opened by whoever asks first. */
+  async function acquire(request: LayerRequest, call: CallOptions): Promise<SharedLayer> {
+    const identity = identify(request, options.verification)
+    for (;;) {
+      closing.signal.throwIfAborted()
+      const known = holdings.get(identity.key)
+      if (!known) break
+      const holding = await known.catch(() => undefined)
+      // The other's failure is not ours: it may have been aborted.
+      if (!holding || holdings.get(identity.key) !== known) continue
+      holding.users++
+      return holding.layer
+    }
+    const opening = open(identity, call)
+    holdings.set(identity.key, opening)
+    try {
+      return (await opening).layer
+    } catch (error) {
+      holdings.delete(identity.key)
+      throw error
+    }
+  }
+
+  async function open(identity: LayerIdentity, call: CallOptions): Promise<Holding> {
+    const {key, request, verify} = identity
+    const where = `layer ${request.digest}`
+    let contents: LayerContents | undefined = await options.opener.open(identity, call)
+    const map = mapChunks(contents.layout, where, verify)
+    const data = await cache.open(key, {deviceSize: map.deviceSize, chunkCount: map.count})
+    const {open: opened, blob} = contents
+    const device = createLazyLayer({
+      name: key,
+      where,
+      layer: request.digest,
+      blob: blob.whole,
+      memberKind: opened.decompressor.memberKind,
+      map,
+      data,
+      codec: options.codec,
+      queue: options.queue,
+      observer,
+      onComplete: () => options.onComplete(layer),
+      onUncached: error => warnOf(request, error, 'cannot write to the cache: reading without it'),
+    })
+    const landmarkSize = opened.landmark ? opened.prefetchSize : undefined
+    const prefetchSize = landmarkSize ?? request.prefetchSize ?? options.prefetchSize ?? 0
+    const layer: SharedLayer = {
+      request,
+      format: opened.decompressor.name,
+      device,
+      prefetchSize: options.prefetchSize === undefined ? 0 : prefetchSize,
+      isComplete: device.isComplete,
+      tree: async () => {
+        const {open: toc, layout} = contents ?? (await options.opener.open(identity, {}))
+        return treeOfToc(toc.files.values(), layout)
+      },
+      state: () => {
+        const {totalBytes, keptBytes, lastError} = device.counters()
+        return {digest: request.digest, size: totalBytes, fetchedSize: keptBytes, error: lastError}
+      },
+      file: (name, make) => cache.file(key, name, make),
+      sync: () => data.sync(),
+      forgetContents: () => {
+        contents = undefined
+      },
+    }
+    const fetching = new AbortController()
+    const signal = AbortSignal.any([closing.signal, fetching.signal])
+    return {layer, data, fetching, users: 1, fetched: fetchAhead(layer, signal)}
+  }
+
+  /** Fetches what will be needed: first what the layer says, then, in quiet times, the rest. */
+  async function fetchAhead(
+    {device, request, prefetchSize, sync}: SharedLayer,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const {digest} = request
+    if (prefetchSize > 0 && !device.isComplete()) {
+      const started = performance.now()
+      try {
+        await device.prefetch(prefetchSize, {signal})
+        await sync()
+      } catch (error) {
+        if (signal.aborted) return
+        warnOf(request, error, 'failed to prefetch')
+      }
+      const durationMs = performance.now() - started
+      observer.event('prefetched', {layer: digest, durationMs, bytes: prefetchSize})
+    }
+    if (!options.fill) return
+    for (let delay = MIN_FILL_DELAY; !device.isComplete(); delay = Math.min(delay * 2, MAX_FILL_DELAY)) {
+      const started = performance.now()
+      try {
+        await device.fill({signal})
+        observer.event('filled', {layer: digest, durationMs: performance.now() - started})
+        return
+      } catch (error) {
+        if (signal.aborted) return
+        warnOf(request, error, 'failed to fetch in the background')
+      }
+      await sleep(delay, undefined, {signal, ref: false}).catch(() => {})
+      if (signal.aborted) return
+    }
+  }
+
+  function warnOf({reference, digest}: LayerRequest, error: unknown, message: string): void {
+    log.warn({reference, digest, error: describeError(error)}, message)
+  }
+
+  return {
+    acquire,
+    release: async (layer, onClose) => {
+      const key = layer.device.name
+      const holding = await holdings.get(key)
+      // When all end, each is closed there.
+      if (closing.signal.aborted) return
+      if (holding?.layer !== layer || --holding.users > 0) return
+      holdings.delete(key)
+      holding.fetching.abort()
+      await holding.fetched
+      await onClose(key)
+      await holding.data[Symbol.asyncDispose]()
+    },
+    close: async onIdle => {
+      closing.abort(new CodedError('cancelled', 'The daemon is ending'))
+      const open = (await Promise.allSettled(holdings.values())).flatMap(result =>
+        result.status === 'fulfilled' ? [result.value] : [],
+      )
+      await Promise.all(open.map(({fetched}) => fetched))
+      await onIdle()
+      for (const {data} of open) {
+        await data.sync()
+        await data[Symbol.asyncDispose]()
+      }
+    },
+  }
+}
+
+/** What starts the keys of layers that nobody verifies: they are kept apart from those that are. */
+const UNVERIFIED = '0-'
+const hexOf = (digest: string) => digest.slice(digest.indexOf(':') + 1)
+
+/** Under which key a layer is kept; its TOC's digest says all about it. Throws `unsupported` when it must not be mounted. */
+function identify(request: LayerRequest, verification: Verification): LayerIdentity {
+  const {tocDigest, digest, skipVerify} = request
+  if (verification !== 'off' && tocDigest) return {key: hexOf(tocDigest), request, verify: true}
+  if (verification === 'off' || (skipVerify && verification === 'on-request')) {
+    return {key: UNVERIFIED + hexOf(digest), request, verify: false}
+  }
+  throw new CodedError(
+    'unsupported',
+    `Cannot mount layer ${digest} lazily: the digest of its TOC was not given, so nothing of it could be verified`,
+  )
+}
