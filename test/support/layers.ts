@@ -30,6 +30,17 @@ export async function convertTar(
   options: Partial<ConvertLayerOptions> = {},
   source: {readonly blob?: Uint8Array; readonly mediaType?: string} = {},
 ): Promise<ConvertedTar> {
+  const built = await buildBlob(tar, options, source)
+  const decompressed = gunzipSync(built.bytes)
+  return {...built, tar: decompressed, paths: entriesOf(decompressed).map(({path}) => path)}
+}
+
+/** As `convertTar`, into any format. */
+export async function buildBlob(
+  tar: Uint8Array,
+  options: Partial<ConvertLayerOptions> = {},
+  source: {readonly blob?: Uint8Array; readonly mediaType?: string} = {},
+): Promise<ConvertedBlob & {readonly bytes: Uint8Array}> {
   const content = memoryContent()
   const {blob = gzipSync(tar), mediaType = OCI_LAYER_GZIP} = source
   const descriptor = await writeBlob(content, blob, mediaType)
@@ -44,9 +55,7 @@ export async function convertTar(
       ...options,
     },
   )
-  const bytes = content.blobs.get(converted.descriptor.digest)!
-  const decompressed = gunzipSync(bytes)
-  return {...converted, bytes, tar: decompressed, paths: entriesOf(decompressed).map(({path}) => path)}
+  return {...converted, bytes: content.blobs.get(converted.descriptor.digest)!}
 }
 
 /** The entries of an archive. */
