@@ -1,7 +1,6 @@
 // Lazy pulls between content stores in memory; the snapshotter is one that mounts what it is told to.
 
 import {describe, expect, it} from 'vitest'
-import type {UnpackOptions} from '../../src/lib/containerd/unpack.ts'
 import {CodedError, codeOf} from '../../src/lib/errors/coded-error.ts'
 import {digestOf} from '../../src/lib/io/sha256.ts'
 import type {ContentStore} from '../../src/lib/oci/content-store.ts'
@@ -10,7 +9,12 @@ import type {ImageTarget} from '../../src/lib/oci/image-store.ts'
 import {encodeJson} from '../../src/lib/oci/manifest.ts'
 import {OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST} from '../../src/lib/oci/media-type.ts'
 import {parsePlatform} from '../../src/lib/oci/platform.ts'
-import {type LazyPullOptions, type PulledLayer, pullLazily} from '../../src/lib/transport/lazy-pull.ts'
+import {
+  type LazyPullOptions,
+  type PulledLayer,
+  pullLazily,
+  type UnpackRequest,
+} from '../../src/lib/transport/lazy-pull.ts'
 import {type MemoryContent, memoryContent} from '../support/memory-content.ts'
 import {writeBlob} from '../support/sample-image.ts'
 
@@ -42,8 +46,6 @@ async function makeImage(
   const manifest = {schemaVersion: 2, mediaType: OCI_MANIFEST, config, layers}
   return {content, root: await writeBlob(content, encodeJson(manifest), OCI_MANIFEST), config, layers}
 }
-
-type UnpackRequest = Omit<UnpackOptions, 'snapshotter'>
 
 interface Pull {
   readonly target: MemoryContent

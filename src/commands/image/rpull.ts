@@ -45,7 +45,8 @@ snapshotter.`
     const platforms = platformsFrom(flags)
     const {parseLabels} = await import('../../cli/labels.ts')
     const labels = parseLabels(flags.label ?? [])
-    const {pullIntoSnapshots} = await import('../../cli/lazy-pulling.ts')
+    const {noSnapshots, pullIntoSnapshots} = await import('../../cli/lazy-pulling.ts')
+    if (flags.store === 'local') throw noSnapshots(args.ref)
     await using session = await this.openSession({...flags, creds: flags.user})
     const ref = args.ref.replace(/^docker:\/\//, '')
     return await pullIntoSnapshots(session, ref, {

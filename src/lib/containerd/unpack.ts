@@ -119,12 +119,22 @@ export async function isUnpacked(
 
 /** The labels of the snapshot of a chain id, or undefined; it belongs to the lease then. */
 async function findSnapshot(
-  {client, session}: ContainerdStore,
+  store: ContainerdStore,
   snapshotter: string,
   key: string,
   options: CallOptions,
 ): Promise<Labels | undefined> {
-  await session.keep(`snapshots/${snapshotter}`, key, options)
+  // In this order: what is found after the lease knows of it cannot be collected any more.
+  await store.session.keep(`snapshots/${snapshotter}`, key, options)
+  return readLabels(store, snapshotter, key, options)
+}
+
+async function readLabels(
+  {client}: ContainerdStore,
+  snapshotter: string,
+  key: string,
+  options: CallOptions,
+): Promise<Labels | undefined> {
   try {
     const doing = `look for the snapshot ${key} of "${snapshotter}"`
     const {info} = await client.call(Snapshots.method.stat, {snapshotter, key}, {...options, doing})
@@ -197,21 +207,24 @@ async function prepareLayer(
   const {client, session} = store
   for (let attempt = 1; ; attempt += 1) {
     const key = `extract-ctr-remote-${randomBytes(8).toString('hex')} ${chainId}`
-    try {
-      const request = {snapshotter, key, parent, labels: {...labels, [SNAPSHOT_REF]: chainId}}
-      const doing = `prepare the snapshot of the layer ${layer.digest} with "${snapshotter}"`
-      const call = {signal, lease: session.id, doing}
-      const {mounts} = await client.call(Snapshots.method.prepare, request, call)
-      return {kind: 'active', key, mounts}
-    } catch (error) {
-      // An answer that nobody waited for any more may have made one.
-      if (signal?.aborted) await removeSnapshot(store, snapshotter, key)
-      // A remote snapshotter that brings the layer itself says so in this way.
-      if (!hasCode(error, 'already-exists')) throw error
-      const present = await findSnapshot(store, snapshotter, chainId, options)
-      if (present) return {kind: 'present', labels: present}
-      if (attempt === MAX_PREPARE_ATTEMPTS) throw error
-    }
+    const request = {snapshotter, key, parent, labels: {...labels, [SNAPSHOT_REF]: chainId}}
+    const doing = `prepare the snapshot of the layer ${layer.digest} with "${snapshotter}"`
+    const call = {signal, lease: session.id, doing}
+    // Told beforehand of what the snapshotter may bring, the lease costs no time of its own.
+    const [prepared, kept] = await Promise.allSettled([
+      client.call(Snapshots.method.prepare, request, call),
+      session.keep(`snapshots/${snapshotter}`, chainId, options),
+    ])
+    if (prepared.status === 'fulfilled') return {kind: 'active', key, mounts: prepared.value.mounts}
+    const error = prepared.reason
+    // An answer that nobody waited for any more may have made one.
+    if (signal?.aborted) await removeSnapshot(store, snapshotter, key)
+    // A remote snapshotter that brings the layer itself says so in this way.
+    if (!hasCode(error, 'already-exists')) throw error
+    if (kept.status === 'rejected') throw kept.reason
+    const present = await readLabels(store, snapshotter, chainId, options)
+    if (present) return {kind: 'present', labels: present}
+    if (attempt === MAX_PREPARE_ATTEMPTS) throw error
   }
 }
 

@@ -10,7 +10,7 @@ import {
   readImageTree,
 } from '../convert/image-tree.ts'
 import type {ProgressSink} from '../io/progress.ts'
-import type {CallOptions} from '../oci/content-store.ts'
+import type {CallOptions, ContentStore} from '../oci/content-store.ts'
 import type {Descriptor} from '../oci/descriptor.ts'
 import type {ImageSource, ImageTarget} from '../oci/image-store.ts'
 import {isConfigMediaType} from '../oci/media-type.ts'
@@ -18,13 +18,16 @@ import {rememberDocuments} from './documents.ts'
 import {createLayerFetch} from './layer-fetch.ts'
 import {isLazySnapshot, lazyLabels, saysLazy} from './lazy-labels.ts'
 
+/** An image for `LayerSnapshots.unpack`. */
+export type UnpackRequest = Omit<UnpackOptions, 'snapshotter'>
+
 /** A snapshotter of the target's containerd. */
 export interface LayerSnapshots {
   readonly name: string
   /** False when it is known to mount nothing lazily. */
   readonly isRemote: boolean
   /** Brings the layers of one image into snapshots. */
-  unpack(image: Omit<UnpackOptions, 'snapshotter'>): Promise<unknown>
+  unpack(image: UnpackRequest): Promise<unknown>
   /** Why a layer was not mounted, where the snapshotter tells. */
   explain(layer: Descriptor, options: CallOptions): Promise<string | undefined>
 }
@@ -71,36 +74,32 @@ export async function pullLazily(
   const tree = await readImageTree(documents, root, options.platforms, options)
   const abort = new AbortController()
   const signal = options.signal ? AbortSignal.any([options.signal, abort.signal]) : abort.signal
-  const from: ImageSource = {...source, content: documents}
-  const copies = [root, ...tree.nestedIndexes, ...tree.manifests.map(({descriptor}) => descriptor)]
-  const unique = [...new Map(copies.map(descriptor => [descriptor.digest, descriptor])).values()]
-  const [layers] = await settleAll<readonly PulledLayer[]>(
-    [
-      pullManifests(from, target, tree.manifests, {...options, signal}),
-      ...unique.map(async descriptor => {
-        await copyBlob(documents, target.content, descriptor, {signal})
-        return []
-      }),
-    ],
-    abort,
+  const copies = [
+    root,
+    ...tree.nestedIndexes,
+    ...tree.manifests.flatMap(({descriptor, manifest}) => [descriptor, manifest.config]),
+  ]
+  const copying = new Map(
+    [...new Map(copies.map(document => [document.digest, document])).values()].map(document => [
+      document.digest,
+      copyBlob(documents, target.content, document, {signal}),
+    ]),
   )
-  await target.publish(root, options)
-  return {root, layers: layers!}
-}
-
-/** One image after the other: those of several platforms hardly ever share a snapshotter's attention. */
-async function pullManifests(
-  source: ImageSource,
-  target: ImageTarget,
-  nodes: readonly ManifestNode[],
-  options: LazyPullOptions & {readonly signal: AbortSignal},
-): Promise<PulledLayer[]> {
   const layers: PulledLayer[] = []
-  for (const node of nodes) {
-    if (isRunnable(node)) layers.push(...(await pullLayers(source, target, node, options)))
-    else await copyBlob(source.content, target.content, node.manifest.config, options)
+  async function pullManifests(): Promise<void> {
+    // One image after the other: a snapshotter's attention is better not shared.
+    for (const node of tree.manifests.filter(isRunnable)) {
+      const pulled = await pullLayers(documents, target.content, node, {
+        ...options,
+        signal,
+        configReady: () => copying.get(node.manifest.config.digest)!,
+      })
+      layers.push(...pulled)
+    }
   }
-  return layers
+  await settleAll<unknown>([pullManifests(), ...copying.values()], abort)
+  await target.publish(root, options)
+  return {root, layers}
 }
 
 /** Images for Linux: containerd here could mount nothing else. */
@@ -111,10 +110,14 @@ function isRunnable({descriptor, manifest, platform}: ManifestNode): boolean {
 }
 
 async function pullLayers(
-  {content: from}: ImageSource,
-  {content: to}: ImageTarget,
+  from: ContentStore,
+  to: ContentStore,
   {descriptor, manifest}: ManifestNode,
-  options: LazyPullOptions & {readonly signal: AbortSignal},
+  options: LazyPullOptions & {
+    readonly signal: AbortSignal
+    /** Resolves when the config is in `to`. */
+    readonly configReady: () => Promise<unknown>
+  },
 ): Promise<PulledLayer[]> {
   const {snapshots, skipContentVerify, signal} = options
   const {layers} = manifest
@@ -133,10 +136,7 @@ async function pullLayers(
     config,
     layerLabels: index => lazyLabels(image, index),
     async contentReady(content, place) {
-      if (place === 'config') {
-        await copyBlob(from, to, content, {signal})
-        return
-      }
+      if (place === 'config') return void (await options.configReady())
       const arrival = fetch.need(place)
       settle(place, 'fetched', await whyNotLazy(content, mayBeLazy(content), options))
       await arrival
