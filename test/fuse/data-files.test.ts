@@ -210,7 +210,7 @@ describeWith(['root', 'dd'], 'a data file whose data cannot be had', () => {
     const path = await files.add(file)
     expect(await readDirectly(path, 0, BLOCK).ended).toEqual(file.content.subarray(0, BLOCK))
     expect(await readDirectly(path, MIB - BLOCK, BLOCK).ended).toBe('Input/output error')
-    expect(said.join()).toContain('its file ends before')
+    await expect.poll(() => said.join()).toContain('its file ends before')
   })
 
   it('lets a reader be killed, and nobody else', async () => {

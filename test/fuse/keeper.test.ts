@@ -19,6 +19,7 @@ import {describe, expect, it, onTestFinished} from 'vitest'
 import {openKeeper} from '../../src/lib/fuse/keeper.ts'
 import {exchange} from '../../src/lib/native/system-calls.ts'
 import {temporaryDirectory} from '../support/temporary.ts'
+import {hasEnded, keeperOf} from './keeper-process.ts'
 
 /** A keeper's directory; what it holds is dropped when the test ends, and the keeper with it. */
 async function keeperDirectory(): Promise<string> {
@@ -28,23 +29,6 @@ async function keeperDirectory(): Promise<string> {
     if (pid !== undefined) process.kill(pid, 'SIGKILL')
   })
   return directory
-}
-
-/** The keeper that has its lock in `directory`, as proc_locks(5) tells. */
-function keeperOf(directory: string): number | undefined {
-  const lock = join(directory, 'keeper.lock')
-  if (!existsSync(lock)) return undefined
-  const {ino} = statSync(lock)
-  const line = readFileSync('/proc/locks', 'utf8')
-    .split('\n')
-    .find(text => text.includes(' FLOCK ') && text.includes(`:${ino} `))
-  return line === undefined ? undefined : Number(line.split(/\s+/)[4])
-}
-
-async function ended(pid: number): Promise<void> {
-  while (existsSync(`/proc/${pid}`) && !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'))) {
-    await new Promise(resolve => setImmediate(resolve))
-  }
 }
 
 function openFile(directory: string, name: string): number {
@@ -140,7 +124,7 @@ describe('a keeper', () => {
     await keeper.hold('data', 0, 'lost')
     const pid = keeperOf(directory)!
     process.kill(pid, 'SIGKILL')
-    await ended(pid)
+    await hasEnded(pid)
     expect(existsSync(join(directory, 'keeper.sock'))).toBe(true)
     expect(await keeper.take('data')).toBeUndefined()
     await keeper.hold('data', 0, 'new')

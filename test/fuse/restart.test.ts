@@ -2,14 +2,17 @@
 
 import {type ChildProcess, spawn} from 'node:child_process'
 import {once} from 'node:events'
-import {existsSync, readFileSync, statSync, writeFileSync} from 'node:fs'
+import {closeSync, existsSync, writeFileSync} from 'node:fs'
 import {join} from 'node:path'
-import {expect, it, onTestFinished} from 'vitest'
+import {expect, it, onTestFinished, vi} from 'vitest'
+import {openDataFileSystem} from '../../src/lib/fuse/data-files.ts'
+import {openKeeper} from '../../src/lib/fuse/keeper.ts'
 import {digestOf} from '../../src/lib/io/sha256.ts'
 import {MNT_DETACH, UMOUNT_NOFOLLOW, unmount} from '../../src/lib/native/system-calls.ts'
 import {describeWith} from '../support/requires.ts'
 import {temporaryDirectory} from '../support/temporary.ts'
-import {DAEMON_FILE, isMounted, noise} from './lazy-file.ts'
+import {hasEnded, keeperOf} from './keeper-process.ts'
+import {DAEMON_FILE, isMounted, listeningLog, noise} from './lazy-file.ts'
 
 const SIZE = 4 << 20
 
@@ -141,9 +144,7 @@ describeWith(['root', 'dd', 'bash', 'sha256sum'], 'a restarted daemon', () => {
   it('whose keeper was killed as well mounts anew over what is dead', async () => {
     const directory = await daemonDirectory()
     await endDaemon(await startDaemon(directory, 0), 'SIGKILL')
-    const lock = readFileSync('/proc/locks', 'utf8')
-    const inode = statSync(join(directory, 'keeper', 'keeper.lock')).ino
-    process.kill(Number(new RegExp(`(\\d+) \\S+:${inode} `).exec(lock)![1]), 'SIGKILL')
+    process.kill(keeperOf(join(directory, 'keeper'))!, 'SIGKILL')
     const daemon = await startDaemon(directory, 0)
     expect(await startReadOnce(join(directory, 'mnt', DAEMON_FILE))).toBe(digestOf(noise(SIZE)))
     await endDaemon(daemon, 'SIGINT')
@@ -162,3 +163,24 @@ async function startReadOnce(path: string): Promise<string> {
   await once(child, 'close')
   return `sha256:${said.slice(0, 64)}`
 }
+
+describeWith(['root'], 'a mount whose keeper was killed', () => {
+  it('has another one soon', async () => {
+    vi.useFakeTimers({toFake: ['setInterval', 'clearInterval']})
+    onTestFinished(() => void vi.useRealTimers())
+    const directory = await temporaryDirectory()
+    const keeper = await openKeeper({directory: join(directory, 'keeper')})
+    const files = await openDataFileSystem({mountpoint: join(directory, 'mnt'), keeper, ...listeningLog()})
+    onTestFinished(() => files.close('unmount'))
+    const first = keeperOf(join(directory, 'keeper'))!
+    process.kill(first, 'SIGKILL')
+    await hasEnded(first)
+    expect(await keeper.take('data')).toBeUndefined()
+    vi.advanceTimersByTime(30_000)
+    for (let held: Awaited<ReturnType<typeof keeper.take>>; held === undefined; ) {
+      await new Promise(resolve => setImmediate(resolve))
+      held = await keeper.take('data')
+      if (held) closeSync(held.fd)
+    }
+  })
+})

@@ -28,6 +28,9 @@ import {
 } from './protocol.ts'
 import type {FuseLog} from './session.ts'
 
+/** How often a keeper that may have been killed is given the descriptor again; this one is lost only if both die. */
+const HOLD_INTERVAL_MS = 30_000
+
 /** What mount(8) and df(1) show as the file system's type and source. */
 const TYPE = 'fuse.ctr-remote'
 
@@ -52,6 +55,8 @@ export interface Connection {
   readonly negotiated: Negotiated
   /** True when an earlier process made the mount. */
   readonly adopted: boolean
+  /** To be called when the file system is gone. */
+  stopHolding(): void
   close(how: 'leave' | 'unmount'): Promise<void>
 }
 
@@ -77,7 +82,7 @@ export async function openConnection(options: ConnectionOptions): Promise<Connec
       raiseReadAhead(device, options)
       const note: Note = {mountpoint: options.mountpoint, device, negotiated}
       await options.keeper?.hold(options.name, fd, JSON.stringify(note))
-      return connectionOf(fd, negotiated, false, options)
+      return connectionOf(fd, note, false, options)
     } catch (error) {
       detach(options.mountpoint)
       throw error
@@ -97,7 +102,7 @@ async function adopt(options: ConnectionOptions): Promise<Connection | undefined
   const mounted = await findMount(mountpoint)
   if (note && note.mountpoint === mountpoint && mounted?.type === TYPE && mounted.device === note.device) {
     log.info({mountpoint}, 'took over a FUSE mount')
-    return connectionOf(held.fd, note.negotiated, true, options)
+    return connectionOf(held.fd, note, true, options)
   }
   log.warn({mountpoint}, 'the FUSE mount of an earlier process is gone')
   closeSync(held.fd)
@@ -169,15 +174,30 @@ function raiseReadAhead(device: string, {readAheadKb, log}: ConnectionOptions): 
 
 function connectionOf(
   fd: number,
-  negotiated: Negotiated,
+  note: Note,
   adopted: boolean,
-  {keeper, name, mountpoint}: ConnectionOptions,
+  {keeper, name, mountpoint, log}: ConnectionOptions,
 ): Connection {
+  const hold = async (): Promise<void> => {
+    try {
+      await keeper?.hold(name, fd, JSON.stringify(note))
+    } catch (error) {
+      log.warn({mountpoint, error: describeError(error)}, 'cannot keep the FUSE mount over a restart')
+    }
+  }
+  let held: Promise<void> | undefined
+  const timer = setInterval(() => {
+    held = hold()
+  }, HOLD_INTERVAL_MS)
+  timer.unref()
   return {
     fd,
-    negotiated,
+    negotiated: note.negotiated,
     adopted,
+    stopHolding: () => clearInterval(timer),
     close: async how => {
+      clearInterval(timer)
+      await held
       // Detaching needs no answer of ours. Closing the last descriptor ends whatever still waits with an error.
       if (how === 'unmount') detach(mountpoint)
       closeSync(fd)

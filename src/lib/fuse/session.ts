@@ -87,8 +87,10 @@ export async function openSession<Entry extends TableEntry>(
     settled: !connection.adopted,
     onRequest: bytes => deferred.handle(bytes),
     onProblem: problem => log.warn({mountpoint, error: problem}, 'cannot answer a FUSE request'),
-    onGone: () =>
-      log.warn({mountpoint}, 'the FUSE file system was unmounted by somebody else, or cannot be served'),
+    onGone: () => {
+      connection.stopHolding()
+      log.warn({mountpoint}, 'the FUSE file system was unmounted by somebody else, or cannot be served')
+    },
   }).catch(async error => {
     await connection.close(connection.adopted ? 'leave' : 'unmount')
     throw error

@@ -114,6 +114,11 @@ export function exchange(
   throw failed(reply, `exchange messages with ${JSON.stringify(path)}`)
 }
 
+/** malloc_trim(3): gives memory that has been freed back to the system. */
+export function trimMemory(): void {
+  requireAddon().trimMemory()
+}
+
 function text(value: string): Uint8Array {
   if (value.includes('\0'))
     throw new CodedError('invalid-argument', 'Cannot use a path with a NUL in a system call')
