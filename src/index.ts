@@ -14,6 +14,7 @@ import type {BlobSource, CallOptions} from './lib/oci/content-store.ts'
 import type {Descriptor} from './lib/oci/descriptor.ts'
 import type {Digest} from './lib/oci/digest.ts'
 import type {LayerCompression} from './lib/oci/media-type.ts'
+import {zstdChunkedCompressor} from './lib/zstdchunked/compressor.ts'
 
 export type {ConvertedBlob} from './lib/convert/convert-layer.ts'
 export type {VerifiedLayer} from './lib/convert/verify-layer.ts'
@@ -48,12 +49,14 @@ export interface BuildLayerOptions extends CallOptions {
   readonly write: (bytes: Uint8Array) => void | Promise<void>
   /** How the source is compressed. Default: not at all. */
   readonly compression?: LayerCompression
+  /** Default: eStargz. `zstd:chunked-stargz` is the dialect of stargz-snapshotter, the other that of Podman and CRI-O. */
+  readonly format?: 'estargz' | 'zstd:chunked' | 'zstd:chunked-stargz'
   /**
-   * Where the TOC goes: into the layer, or outside, where the result's `detachedToc` must be put; `outside-lossless`
-   * keeps the tar as it is, with nothing prioritised. Default: inside.
+   * Of eStargz: where the TOC goes. Into the layer, or outside, where the result's `detachedToc` must be put;
+   * `outside-lossless` keeps the tar as it is, with nothing prioritised. Default: inside.
    */
   readonly toc?: 'inside' | 'outside' | 'outside-lossless'
-  /** 0–12. The default, 6, makes smaller layers than 9 of zlib or Go. */
+  /** Of eStargz 0–12; the default, 6, makes smaller layers than 9 of zlib or Go. Of zstd:chunked 1–22, by default 3. */
   readonly level?: number
   /** Largest payload of one chunk, bytes. Default 4 MiB. */
   readonly chunkSize?: number
@@ -66,16 +69,16 @@ export interface BuildLayerOptions extends CallOptions {
 }
 
 /**
- * Builds an eStargz layer from a tar, which is read twice. The same input and options give the same bytes. Throws
+ * Builds a lazily readable layer from a tar, which is read twice. The same input and options give the same bytes. Throws
  * `corrupt` or `unsupported` for a source that cannot be used, `unavailable` when the disk is full.
  */
 export async function buildLayer(source: BlobSource, options: BuildLayerOptions): Promise<ConvertedBlob> {
-  const {toc = 'inside', level = 6, temporaryDirectory = tmpdir(), ...others} = options
+  const {format, toc, level, temporaryDirectory = tmpdir(), ...others} = options
   return buildWith(source, {
     ...others,
     temporaryDirectory,
     lossless: toc === 'outside-lossless',
-    compressor: compressorOf(toc, level),
+    compressor: compressorOf(options),
     codec: sharedCodec(),
   })
 }
@@ -99,9 +102,19 @@ export async function verifyLayer(
   return verifyWith(blob, descriptor, {...options, codec: sharedCodec()})
 }
 
-function compressorOf(toc: NonNullable<BuildLayerOptions['toc']>, level: number): Compressor {
-  if (!Number.isInteger(level) || level < 0 || level > 12) {
-    throw new CodedError('invalid-argument', `Cannot compress at level ${level}: levels are 0 to 12`)
+function compressorOf({
+  format = 'estargz',
+  toc = 'inside',
+  level = format === 'estargz' ? 6 : 3,
+}: BuildLayerOptions): Compressor {
+  const [lowest, highest] = format === 'estargz' ? [0, 12] : [1, 22]
+  if (!Number.isInteger(level) || level < lowest || level > highest) {
+    const problem = `Cannot compress ${format} at level ${level}: levels are ${lowest} to ${highest}`
+    throw new CodedError('invalid-argument', problem)
+  }
+  if (format !== 'estargz') {
+    if (toc !== 'inside') throw new CodedError('invalid-argument', `Cannot keep the TOC of ${format} outside`)
+    return zstdChunkedCompressor(level, format === 'zstd:chunked' ? 'podman' : 'stargz')
   }
   return toc === 'inside'
     ? estargzCompressor(level)

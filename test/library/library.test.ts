@@ -69,6 +69,15 @@ describe('a layer is built', () => {
     const {findings} = await verifyLayer(blobOf(built.bytes), built.descriptor, {externalToc})
     expect(findings).toEqual([])
   })
+  it.each(['zstd:chunked', 'zstd:chunked-stargz'] as const)('as %s', async format => {
+    const built = await build(TAR, {format, prioritizedPaths: ['b']})
+    expect(built.descriptor.mediaType).toBe('application/vnd.oci.image.layer.v1.tar+zstd')
+    const {annotations} = built.descriptor
+    const layer = await openLayer(blobOf(built.bytes), {where: 'the layer', annotations})
+    expect([...layer.files.keys()]).toEqual(['b', 'd', 'd/a'])
+    const {findings} = await verifyLayer(blobOf(built.bytes), built.descriptor, built)
+    expect(findings).toEqual([])
+  })
   it('from a file, and read from one', async () => {
     const [tar, layer] = [join(home, 'tar'), join(home, 'layer')]
     writeFileSync(tar, TAR)
@@ -90,6 +99,13 @@ describe('a failure has a code', () => {
     expect(await failure(build(TAR, {compression: 'gzip'}))).toBe('corrupt'))
   it.each([-1, 13, 2.5])('for level %d', async level =>
     expect(await failure(build(TAR, {level}))).toBe('invalid-argument'),
+  )
+  it.each([
+    ['level 0', {level: 0}],
+    ['level 23', {level: 23}],
+    ['a TOC outside', {toc: 'outside'}],
+  ] as const)('for zstd:chunked with %s', async (_, options) =>
+    expect(await failure(build(TAR, {format: 'zstd:chunked', ...options}))).toBe('invalid-argument'),
   )
   it('for a source that changes while it is read', async () => {
     let reads = 0

@@ -8,8 +8,9 @@ import {createContext, runInContext} from 'node:vm'
 import {zstdDecompressSync} from 'node:zlib'
 import {build} from 'esbuild'
 import {afterEach, beforeAll, describe, expect, it} from 'vitest'
+import {buildLayer} from '../../src/index.ts'
 import {CodedError, codeOf} from '../../src/lib/errors/coded-error.ts'
-import {createReader, openHttpBlob, openLayer, readChunk} from '../../src/reader.ts'
+import {createReader, openHttpBlob, openLayer} from '../../src/reader.ts'
 import {convertTar} from '../support/layers.ts'
 import {memoryBlob} from '../support/memory-content.ts'
 import {archive, directory, member} from '../support/tar.ts'
@@ -217,16 +218,34 @@ describe('a blob over HTTP', () => {
   })
 })
 
-describe('zstd', () => {
-  const chunk = {chunkOffset: 0, size: 1, offset: 0, innerOffset: 0, end: 4, digest: undefined}
-  const layer = {blob: memoryBlob(Buffer.alloc(4)), decompressor: {memberKind: 'zstd'}} as Parameters<
-    typeof readChunk
-  >[0]
+describe('zstd:chunked', () => {
   it('needs a decompressor from the caller', async () => {
-    await expect(readChunk(layer, chunk)).rejects.toSatisfy(error => codeOf(error) === 'unsupported')
+    const {bytes, annotations} = await zstdLayer()
+    const opening = openLayer(memoryBlob(bytes), {where: 'the layer', annotations})
+    await expect(opening).rejects.toSatisfy(error => codeOf(error) === 'unsupported')
+  })
+  it('is read with one', async () => {
+    const {bytes, annotations} = await zstdLayer()
+    const reader = createReader({decompressZstd: frames => zstdDecompressSync(frames)})
+    const layer = await reader.openLayer(memoryBlob(bytes), {where: 'the layer', annotations})
+    const parts: Uint8Array[] = []
+    for await (const part of reader.readFile(layer, layer.files.get('large')!)) parts.push(part)
+    expect(Buffer.concat(parts)).toEqual(noise)
   })
   it('that is damaged is corrupt', async () => {
-    const reader = createReader({decompressZstd: bytes => zstdDecompressSync(bytes)})
-    await expect(reader.readChunk(layer, chunk)).rejects.toSatisfy(error => codeOf(error) === 'corrupt')
+    const {bytes, annotations} = await zstdLayer()
+    const reader = createReader({decompressZstd: frames => zstdDecompressSync(frames)})
+    const layer = await reader.openLayer(memoryBlob(bytes), {where: 'the layer', annotations})
+    const file = layer.files.get('large')!
+    bytes.fill(0, file.chunks[0]!.offset, file.chunks[0]!.offset + 100)
+    const reading = reader.readFile(layer, file).next()
+    await expect(reading).rejects.toSatisfy(error => codeOf(error) === 'corrupt')
   })
+
+  async function zstdLayer() {
+    const parts: Uint8Array[] = []
+    const write = (part: Uint8Array) => void parts.push(Uint8Array.from(part))
+    const {descriptor} = await buildLayer(memoryBlob(TAR), {format: 'zstd:chunked', write})
+    return {bytes: Buffer.concat(parts), annotations: descriptor.annotations}
+  }
 })

@@ -2,7 +2,7 @@
 
 import type {MemberKind} from '../compression/codec.ts'
 import type {Decompressor, Footer} from '../compression/layer-format.ts'
-import {CodedError} from '../errors/coded-error.ts'
+import {CodedError, hasCode} from '../errors/coded-error.ts'
 import {TOC_DIGEST} from '../oci/annotations.ts'
 import type {BlobSource, CallOptions} from '../oci/content-store.ts'
 import type {Descriptor} from '../oci/descriptor.ts'
@@ -236,7 +236,9 @@ async function readToc(
     const {memberKind, unwrapToc} = decompressor
     return unwrapToc(await primitives.inflatePrefix(memberKind, compressed, MAX_TOC_TAR_SIZE))
   } catch (cause) {
-    throw new CodedError('corrupt', `Cannot read the TOC of ${where}`, {cause})
+    // Only the reader for everywhere lacks a decompressor.
+    const code = hasCode(cause, 'unsupported') ? 'unsupported' : 'corrupt'
+    throw new CodedError(code, `Cannot read the TOC of ${where}`, {cause})
   }
 }
 
