@@ -29,7 +29,10 @@ export interface NewContainer {
   readonly spec: object
 }
 
-/** Stores a container; it keeps its snapshot from now on. Throws `already-exists`. */
+/**
+ * Stores a container; it keeps its snapshot from now on. Throws `already-exists`. Not abandoned half-way: the caller would
+ * not know whether there is something to remove.
+ */
 export async function createContainer(
   {client, session}: ContainerdStore,
   container: NewContainer,
@@ -47,8 +50,9 @@ export async function createContainer(
       spec: {typeUrl: SPEC_TYPE, value: Buffer.from(JSON.stringify(spec))},
     },
   }
+  options.signal?.throwIfAborted()
   const doing = `create the container "${id}"`
-  await client.call(Containers.method.create, request, {...options, lease: session.id, doing})
+  await client.call(Containers.method.create, request, {lease: session.id, doing})
 }
 
 /** True when there is a container of this id. */
@@ -92,16 +96,20 @@ export interface TaskOptions extends CallOptions {
   readonly terminal: boolean
 }
 
-/** Creates the task of a container: from here on there is a process, which waits to be started. */
+/**
+ * Creates the task of a container: from here on there is a process, which waits to be started. Not abandoned half-way, as
+ * `createContainer`.
+ */
 export async function createTask(
   {client, session}: ContainerdStore,
   containerId: string,
   options: TaskOptions,
 ): Promise<Task> {
   const {rootfs, streams, terminal, signal} = options
+  signal?.throwIfAborted()
   const request = {containerId, rootfs: [...rootfs], terminal, ...streams}
   const doing = `create the task of "${containerId}"`
-  const {pid} = await client.call(Tasks.method.create, request, {signal, lease: session.id, doing})
+  const {pid} = await client.call(Tasks.method.create, request, {lease: session.id, doing})
   const about = (what: string) => ({doing: `${what} "${containerId}"`})
   return {
     pid,

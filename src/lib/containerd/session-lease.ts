@@ -6,7 +6,7 @@ import {hasCode} from '../errors/coded-error.ts'
 import {isOwnerAlive, ownerToken} from '../io/process-owner.ts'
 import type {CallOptions} from '../oci/content-store.ts'
 import type {ContainerdClient} from './client.ts'
-import {LEASE_EXPIRES} from './gc-labels.ts'
+import {type Labels, LEASE_EXPIRES} from './gc-labels.ts'
 import {Leases} from './proto/leases_pb.ts'
 
 /** Says which process a lease belongs to, so that the next one of us can remove it if that was killed. */
@@ -90,7 +90,7 @@ export async function collectNow(client: ContainerdClient, options: CallOptions 
 
 /**
  * Creates a lease that outlives this process, until it is deleted or `LIFETIME_MS` is over, and keeps resources by it.
- * Throws `already-exists`.
+ * Throws `already-exists`. One that fails half-way leaves none.
  */
 export async function createLeaseNamed(
   client: ContainerdClient,
@@ -99,17 +99,32 @@ export async function createLeaseNamed(
   options: CallOptions,
 ): Promise<void> {
   const labels = {[LEASE_EXPIRES]: expiry()}
-  await client.call(Leases.method.create, {id, labels}, {...options, doing: `create the lease "${id}"`})
-  for (const resource of resources) {
-    await client.call(Leases.method.addResource, {id, resource}, {...options, doing: `keep ${resource.id}`})
+  await create(client, id, labels, options)
+  try {
+    for (const resource of resources) {
+      await client.call(Leases.method.addResource, {id, resource}, {...options, doing: `keep ${resource.id}`})
+    }
+  } catch (error) {
+    await deleteLease(client, id)
+    throw error
   }
+}
+
+/** Never abandoned half-way: a lease that containerd makes for somebody who has gone would stay. */
+async function create(
+  client: ContainerdClient,
+  id: string,
+  labels: Labels,
+  {signal}: CallOptions,
+): Promise<void> {
+  signal?.throwIfAborted()
+  await client.call(Leases.method.create, {id, labels}, {doing: `create the lease "${id}"`})
 }
 
 async function createLease(client: ContainerdClient, options: CallOptions): Promise<string> {
   await deleteStaleLeases(client, options)
   const id = `ctr-remote-${randomBytes(8).toString('hex')}`
-  const labels = {[LEASE_EXPIRES]: expiry(), [OWNER_LABEL]: ownerToken()}
-  await client.call(Leases.method.create, {id, labels}, {...options, doing: 'create a lease'})
+  await create(client, id, {[LEASE_EXPIRES]: expiry(), [OWNER_LABEL]: ownerToken()}, options)
   return id
 }
 

@@ -20,14 +20,18 @@ export interface SnapshotOptions extends CallOptions {
 /** What mount(2) takes as data is one page; longer options are shortened. */
 const MAX_MOUNT_DATA = 4000
 
-/** Makes a snapshot and resolves to its mounts; it belongs to the lease. Throws `already-exists` for a key in use. */
+/**
+ * Makes a snapshot and resolves to its mounts; it belongs to the lease. Throws `already-exists` for a key in use. Not
+ * abandoned half-way, which takes a moment: the caller would not know whether there is something to remove.
+ */
 export async function createSnapshot(
   {client, session}: ContainerdStore,
   options: SnapshotOptions,
 ): Promise<readonly Mount[]> {
-  const {snapshotter, key, parent, signal} = options
+  const {snapshotter, key, parent} = options
+  options.signal?.throwIfAborted()
   const request = {snapshotter, key, parent, labels: {...options.labels}}
-  const call = {signal, lease: session.id, doing: `make the snapshot "${key}" of "${snapshotter}"`}
+  const call = {lease: session.id, doing: `make the snapshot "${key}" of "${snapshotter}"`}
   const made = options.writable
     ? await client.call(Snapshots.method.prepare, request, call)
     : await client.call(Snapshots.method.view, request, call)

@@ -1,0 +1,236 @@
+// Whatever ends in the middle leaves nothing: commands by Ctrl-C, commands killed, containerd killed. Each is broken in at
+// stages all over its conversation with a real containerd.
+
+import {mkdir, readdir, readFile} from 'node:fs/promises'
+import {join} from 'node:path'
+import {afterAll, beforeAll, expect, it} from 'vitest'
+import {Containers} from '../../src/lib/containerd/proto/containers_pb.ts'
+import {Content} from '../../src/lib/containerd/proto/content_pb.ts'
+import {Leases} from '../../src/lib/containerd/proto/leases_pb.ts'
+import {Snapshots} from '../../src/lib/containerd/proto/snapshots_pb.ts'
+import {type ContainerdStore, openContainerdStore} from '../../src/lib/containerd/store.ts'
+import {openLocalStore} from '../../src/lib/layout/local-store.ts'
+import {type RunningRegistry, serveRegistry} from '../../src/lib/registry-server/serve-registry.ts'
+import {CONTAINERDS, startContainerd, type TestContainerd} from '../support/containerd.ts'
+import {createUser, type User} from '../support/ctr-remote.ts'
+import {describeWith} from '../support/requires.ts'
+import {writeShellImage} from '../support/shell-image.ts'
+import {type Stages, startStages} from '../support/stages.ts'
+
+for (const {release, needs, programs} of CONTAINERDS) {
+  // What differs between releases shows at few stages as well as at many.
+  const breaks = programs === undefined ? 5 : 3
+  describeWith(['root', 'runc', ...needs], `broken in at, with ${release},`, () => {
+    let containerd: TestContainerd
+    let stages: Stages
+    let user: User
+    let registry: RunningRegistry
+    let temporary: string
+    let fifos: string
+    let archive: string
+    let target: string
+    let ref: string
+    let count = 0
+
+    beforeAll(async () => {
+      containerd = await startContainerd({programs})
+      stages = await startStages(join(containerd.directory, 'stages.sock'), containerd.address)
+      temporary = join(containerd.directory, 'tmp')
+      target = join(containerd.directory, 'target')
+      user = await createUser({
+        CTR_REMOTE_STORE: 'containerd',
+        CONTAINERD_ADDRESS: stages.address,
+        TMPDIR: temporary,
+      })
+      fifos = join(containerd.directory, 'fifos')
+      for (const directory of [temporary, target, fifos]) await mkdir(directory)
+      const store = await openLocalStore(join(user.home, 'registry/images'))
+      await using _ = await store.lease()
+      await store.images.put('localhost/app:1', await writeShellImage(store.content))
+      registry = await serveRegistry(store)
+      ref = `${registry.address}/app:1`
+      archive = join(user.home, 'app.tar')
+      const local = ['--store', 'local', '--data-dir', join(user.home, 'registry')]
+      await user.run(...local, 'image', 'export', '-q', archive, 'localhost/app:1')
+    })
+    afterAll(async () => {
+      await stages?.[Symbol.asyncDispose]()
+      await registry?.[Symbol.asyncDispose]()
+      await user?.[Symbol.asyncDispose]()
+      await containerd?.[Symbol.asyncDispose]()
+    })
+
+    const newNamespace = () => `interrupted-${process.pid}-${++count}`
+    const open = (namespace: string) => openContainerdStore({address: containerd.address, namespace})
+
+    /** What the user's commands may have left in containerd and on the machine. */
+    async function leftovers(namespace: string): Promise<object> {
+      await using store = await open(namespace)
+      const {client} = store
+      const doing = 'look'
+      const {leases} = await client.call(Leases.method.list, {}, {doing})
+      const {statuses} = await client.call(Content.method.listStatuses, {}, {doing})
+      const {containers} = await client.call(Containers.method.list, {}, {doing})
+      const mounts = (await readFile('/proc/self/mountinfo', 'utf8'))
+        .split('\n')
+        .map(line => line.split(' ')[4] ?? '')
+        .filter(path => path.startsWith(temporary) || path.startsWith(target))
+      return {
+        leases: leases.map(({id}) => id),
+        ingests: statuses.map(({ref: name}) => name),
+        containers: containers.map(({id}) => id),
+        tasks: await containerd.ctr('-n', namespace, 'tasks', 'ls', '-q'),
+        unfinishedSnapshots: (await snapshotsOf(store)).filter(({kind}) => kind !== COMMITTED),
+        mounts,
+        files: [...(await readdir(temporary)), ...(await readdir(fifos))],
+      }
+    }
+
+    const NOTHING = {
+      leases: [],
+      ingests: [],
+      containers: [],
+      tasks: '',
+      unfinishedSnapshots: [],
+      mounts: [],
+      files: [],
+    }
+
+    /** Removes every image but `kept`, and what only they needed. */
+    async function removeImages(namespace: string, kept?: string): Promise<void> {
+      await using store = await open(namespace)
+      for (const {name} of await store.images.list()) if (name !== kept) await store.images.remove(name)
+      await store.collectGarbage()
+    }
+
+    /** Without images there is nothing. */
+    async function expectEmpty(namespace: string): Promise<void> {
+      await removeImages(namespace)
+      expect(await leftovers(namespace)).toEqual(NOTHING)
+      await using store = await open(namespace)
+      expect(await snapshotsOf(store)).toEqual([])
+      expect(await containerd.ctr('-n', namespace, 'content', 'ls', '-q')).toBe('')
+    }
+
+    interface Command {
+      readonly argv: () => readonly string[]
+      /** Whether it needs the image, pulled and unpacked; else it brings it. */
+      readonly needsImage: boolean
+      /** Takes back what it has done. */
+      readonly undo?: (namespace: string) => Promise<unknown>
+    }
+
+    const commands: Readonly<Record<string, Command>> = {
+      pull: {argv: () => ['image', 'pull', '-q', ref], needsImage: false},
+      import: {argv: () => ['image', 'import', '-q', archive], needsImage: false},
+      convert: {
+        argv: () => ['image', 'convert', '-q', '--oci', '--estargz', ref, 'converted:1'],
+        needsImage: true,
+      },
+      optimize: {argv: () => ['image', 'optimize', '-q', '--oci', ref, 'optimized:1'], needsImage: true},
+      push: {
+        argv: () => ['image', 'push', '-q', `${registry.address}/pushed${++count}:1`, ref],
+        needsImage: true,
+      },
+      run: {
+        argv: () => ['run', '--rm', '--fifo-dir', fifos, ref, `broken-${count}`, 'sh', '-c', 'exit 0'],
+        needsImage: true,
+      },
+      mount: {
+        argv: () => ['image', 'mount', ref, target],
+        needsImage: true,
+        undo: namespace => run(namespace, ['image', 'unmount', '--rm', target]),
+      },
+    }
+
+    const start = (namespace: string, argv: readonly string[]) => user.start('-n', namespace, ...argv)
+
+    async function run(namespace: string, argv: readonly string[]): Promise<void> {
+      const {exitCode, stderr} = await start(namespace, argv).finished
+      expect(exitCode, `${argv.join(' ')}: ${stderr}`).toBe(0)
+    }
+
+    /** A namespace where the command has run once, and how many stages that had. */
+    async function prepare({argv, needsImage, undo}: Command): Promise<{namespace: string; length: number}> {
+      const namespace = newNamespace()
+      if (needsImage) await run(namespace, ['image', 'pull', '-q', ref])
+      stages.at(0, () => {})
+      await run(namespace, argv())
+      const length = stages.count
+      await undo?.(namespace)
+      await removeImages(namespace, needsImage ? ref : undefined)
+      return {namespace, length}
+    }
+
+    /** Stages all over a conversation, the first and the last included. */
+    const spread = (length: number, number: number): readonly number[] =>
+      Array.from({length: number}, (_, index) => 1 + Math.floor((index * (length - 1)) / (number - 1)))
+
+    it.each(Object.keys(commands))('by Ctrl-C, %s leaves nothing, and works when run again', async name => {
+      const command = commands[name]!
+      const {namespace, length} = await prepare(command)
+      const exitCodes = new Set<number>()
+      for (const stage of spread(length, breaks)) {
+        const running = start(namespace, command.argv())
+        stages.at(stage, () => void running.child.kill('SIGINT'))
+        const {exitCode, stderr} = await running.finished
+        expect(exitCode === 130 || stderr === '', `stage ${stage}: ${exitCode} ${stderr}`).toBe(true)
+        exitCodes.add(exitCode)
+        if (exitCode === 0) await command.undo?.(namespace)
+        expect(await leftovers(namespace), `stage ${stage} of ${length}: ${exitCode}`).toEqual(NOTHING)
+        if (!command.needsImage) await removeImages(namespace)
+      }
+      expect(exitCodes).toContain(130)
+      await run(namespace, command.argv())
+      await command.undo?.(namespace)
+      await expectEmpty(namespace)
+    })
+
+    it.each(['pull', 'import', 'convert', 'optimize'])(
+      'by a kill, %s leaves nothing that its next run does not tidy up',
+      async name => {
+        const command = commands[name]!
+        const {namespace, length} = await prepare(command)
+        for (const stage of spread(length, breaks).slice(1, -1)) {
+          const running = start(namespace, command.argv())
+          stages.at(stage, () => void running.child.kill('SIGKILL'))
+          await expect(running.finished, `stage ${stage} of ${length}`).rejects.toThrow(/SIGKILL/)
+        }
+        await run(namespace, command.argv())
+        await expectEmpty(namespace)
+      },
+    )
+
+    it.each(['pull', 'convert', 'push'])(
+      'by the death of containerd, %s says so, and works when run again',
+      async name => {
+        const command = commands[name]!
+        const {namespace, length} = await prepare(command)
+        for (const stage of spread(length, breaks).slice(1, -1)) {
+          const running = start(namespace, command.argv())
+          stages.at(stage, () => containerd.kill())
+          const {exitCode, stderr} = await running.finished
+          expect({exitCode, stderr}, `stage ${stage} of ${length}`).toEqual({
+            exitCode: 8,
+            stderr: expect.stringMatching(/^ctr-remote: Cannot .*(containerd ".*"|socket ".*")/),
+          })
+          await containerd.restart()
+        }
+        await run(namespace, command.argv())
+        await expectEmpty(namespace)
+      },
+    )
+  })
+}
+
+/** The kind of a snapshot that can be built upon. */
+const COMMITTED = 3
+
+async function snapshotsOf({client}: ContainerdStore): Promise<{name: string; kind: number}[]> {
+  const found: {name: string; kind: number}[] = []
+  const request = {snapshotter: 'overlayfs'}
+  for await (const {info} of client.stream(Snapshots.method.list, request, {doing: 'list snapshots'})) {
+    found.push(...info.map(({name, kind}) => ({name, kind})))
+  }
+  return found
+}
