@@ -516,6 +516,15 @@ static napi_value js_drop_cache(napi_env env, napi_callback_info info)
 	return call_with_numbers(env, info, system_drop_cache, NULL);
 }
 
+// trimMemory(): undefined
+static napi_value js_trim_memory(napi_env env, napi_callback_info info)
+{
+	(void)env;
+	(void)info;
+	system_trim_memory();
+	return NULL;
+}
+
 // interruptThread(thread): errno
 static napi_value js_interrupt_thread(napi_env env, napi_callback_info info)
 {
@@ -580,6 +589,7 @@ NAPI_MODULE_INIT()
 		{"lutimes", js_lutimes},
 		{"dropCache", js_drop_cache},
 		{"punchHole", js_punch_hole},
+		{"trimMemory", js_trim_memory},
 		{"sendDatagram", js_send_datagram},
 		{"makeInterruptible", js_make_interruptible},
 		{"interruptThread", js_interrupt_thread},

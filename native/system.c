@@ -1,6 +1,9 @@
 #include "system.h"
 
 #include <errno.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <signal.h>
@@ -53,6 +56,13 @@ int system_lutimes(const char *path, int64_t seconds, long nanoseconds)
 int system_drop_cache(int fd)
 {
 	return posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+}
+
+void system_trim_memory(void)
+{
+#ifdef __GLIBC__
+	malloc_trim(0);
+#endif
 }
 
 int system_punch_hole(int fd, int64_t offset, int64_t size)

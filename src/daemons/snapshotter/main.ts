@@ -11,6 +11,7 @@ import {type DaemonFlags, DEFAULT_CONFIG} from './flags.ts'
 import {serveDebug, serveMetrics} from './http-endpoints.ts'
 import {makeWayForSocket} from './listen-socket.ts'
 import type {Log} from './log.ts'
+import {givingMemoryBack} from './memory.ts'
 import {createMetrics} from './metrics.ts'
 import {createMounter} from './mounter.ts'
 import {createNotify, type Notify} from './notify.ts'
@@ -19,6 +20,7 @@ import {openKeychains, registryOptions} from './registry.ts'
 import {serveSnapshots} from './snapshots-service.ts'
 import {openState} from './state.ts'
 import {serveLazyLayers} from './status-service.ts'
+import {warmUp} from './warm-up.ts'
 
 /** What ends the daemon. */
 export type StopSignal = 'SIGTERM' | 'SIGINT'
@@ -53,7 +55,7 @@ export async function runSnapshotter({flags, log, env, stop}: DaemonOptions): Pr
   await using _metrics = metrics && (await serveMetrics(config.metricsAddress!, metrics))
   await using _debug = config.debugAddress === undefined ? undefined : await serveDebug(config.debugAddress)
   await using _cri = await serveCri(keychains.cri, {config, flags, log})
-  const observer = metrics?.observer ?? SILENT_OBSERVER
+  const observer = givingMemoryBack(metrics?.observer ?? SILENT_OBSERVER)
   const registry = registryOptions(config, keychains.all, env)
   const mounter = await createMounter({config, flags, log, observer, registry})
   let how: 'leave' | 'unmount' = 'leave'
@@ -95,6 +97,7 @@ async function serve(options: ServeOptions, {snapshotter, mounter, cri}: Served)
   await server.listen(flags.address)
   log.info({address: flags.address, root: flags.root}, 'serving snapshots')
   notify('READY=1')
+  await warmUp()
   const signal = await stopSignalOf(stop)
   log.info({signal}, 'stopping')
   notify('STOPPING=1')
