@@ -40,6 +40,7 @@ export async function startSlowLink(options: SlowLinkOptions): Promise<SlowLink>
   const server = createServer({allowHalfOpen: true, pauseOnConnect: true}, client => {
     track(client)
     setTimeout(() => {
+      if (client.destroyed) return
       const target = connect({port: targetPort, host: '127.0.0.1', allowHalfOpen: true})
       track(target)
       carry(client, target, up)
@@ -104,7 +105,7 @@ function carry(from: Socket, to: Socket, lane: Lane): void {
   })
   from.once('end', () => enter(undefined))
   from.once('close', hadError => {
-    if (hadError || !from.readableEnded) to.destroy()
+    if (hadError || !from.readableEnded) to.resetAndDestroy()
   })
 }
 
