@@ -2,7 +2,8 @@
 
 import {afterAll, beforeAll, expect, it} from 'vitest'
 import {describeWith} from '../support/requires.ts'
-import {openStage, type Stage} from './lazy-stage.ts'
+import {mountsBelow} from '../support/snapshotter.ts'
+import {openStage, PLAIN_LAYER, type Stage} from './lazy-stage.ts'
 
 let count = 0
 const newNamespace = () => `lazy-${process.pid}-${++count}`
@@ -27,6 +28,14 @@ for (const backend of ['erofs', 'fuse'] as const) {
       )
     })
 
+    it('shows the tree that overlayfs shows, cold and warm', async () => {
+      const namespace = newNamespace()
+      const expected = await stage.tree(namespace, 'overlayfs', await pulled(namespace, stage.plain))
+      await stage.ctrRemote(namespace, 'image', 'rpull', stage.lazy)
+      expect(await stage.tree(namespace, 'stargz', stage.lazy)).toEqual(expected)
+      expect(await stage.tree(namespace, 'stargz', stage.lazy)).toEqual(expected)
+    })
+
     it('tells how its layers are doing', async () => {
       const namespace = newNamespace()
       await stage.ctrRemote(namespace, 'image', 'rpull', stage.lazy)
@@ -42,13 +51,37 @@ for (const backend of ['erofs', 'fuse'] as const) {
       expect(await stage.ctrRemote(namespace, 'lazy', 'status', 'example.com/other:1')).toBe('')
     })
 
-    it('shows the tree that overlayfs shows, cold and warm', async () => {
+    it('fetches the one layer that cannot be lazy, says why, and mounts those above it', async () => {
       const namespace = newNamespace()
-      await stage.ctrRemote(namespace, 'image', 'pull', '-q', stage.plain)
-      await stage.ctrRemote(namespace, 'image', 'rpull', stage.lazy)
-      const expected = await stage.tree(namespace, 'overlayfs', stage.plain)
-      expect(await stage.tree(namespace, 'stargz', stage.lazy)).toEqual(expected)
-      expect(await stage.tree(namespace, 'stargz', stage.lazy)).toEqual(expected)
+      const globals = ['--store', 'containerd', '-a', stage.containerd.address, '-n', namespace]
+      const {stdout, stderr} = await stage.user.run(...globals, 'image', 'rpull', '--json', stage.mixed)
+      const states = JSON.parse(stdout).layers.map(({state}: {state: string}) => state)
+      expect(states).toEqual(['lazy', 'lazy', 'lazy', 'lazy'].with(PLAIN_LAYER, 'fetched'))
+      expect(stderr).toMatch(
+        /layer 2\/4 sha256:[0-9a-f]{12} is not lazy: it is neither eStargz nor zstd:chunked/,
+      )
+      const content = await stage.ctr(namespace, 'content', 'ls', '-q')
+      expect(content.trim().split('\n')).toHaveLength(3)
+      expect(await stage.tree(namespace, 'stargz', stage.mixed)).toEqual(
+        await stage.tree(namespace, 'overlayfs', await pulled(namespace, stage.plain)),
+      )
+    })
+
+    async function pulled(namespace: string, ref: string): Promise<string> {
+      await stage.ctrRemote(namespace, 'image', 'pull', '-q', ref)
+      return ref
+    }
+
+    it('unmounts what is removed', async () => {
+      const {snapshotter, containerd, ctr} = stage
+      const mounted = async () =>
+        (await mountsBelow(snapshotter.directory)).filter(path => path.includes('/snapshots/'))
+      expect(await mounted()).not.toEqual([])
+      for (const namespace of (await containerd.ctr('namespaces', 'ls', '-q')).split('\n').filter(Boolean)) {
+        const images = (await ctr(namespace, 'images', 'ls', '-q')).split('\n').filter(Boolean)
+        if (images.length > 0) await ctr(namespace, 'images', 'rm', '--sync', ...images)
+      }
+      await expect.poll(mounted).toEqual([])
     })
   })
 }

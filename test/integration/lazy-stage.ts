@@ -8,7 +8,7 @@ import {mountImage, unmountImage} from '../../src/cli/image-mount.ts'
 import {openContainerdStore} from '../../src/lib/containerd/store.ts'
 import {openLocalStore} from '../../src/lib/layout/local-store.ts'
 import type {Descriptor} from '../../src/lib/oci/descriptor.ts'
-import type {ImageManifest} from '../../src/lib/oci/manifest.ts'
+import type {ImageConfig, ImageManifest} from '../../src/lib/oci/manifest.ts'
 import {OCI_MANIFEST} from '../../src/lib/oci/media-type.ts'
 import {hostPlatform} from '../../src/lib/oci/platform.ts'
 import {findImage} from '../../src/lib/transport/store-image.ts'
@@ -45,6 +45,8 @@ export interface Stage extends AsyncDisposable {
   /** The same as eStargz: `app:esgz`. */
   readonly lazy: string
   readonly lazyManifest: ImageManifest
+  /** Lazy layers, and one that cannot be, below others: `app:mixed`. */
+  readonly mixed: string
   /** Runs `ctr-remote` against containerd; fails the test unless it succeeds. */
   ctrRemote(namespace: string, ...argv: readonly string[]): Promise<string>
   ctr(namespace: string, ...argv: readonly string[]): Promise<string>
@@ -57,6 +59,9 @@ export interface Stage extends AsyncDisposable {
   /** The tree of an image of a namespace. */
   tree(namespace: string, snapshotter: string, ref: string): Promise<TreeDescription>
 }
+
+/** The layer of `app:mixed` that cannot be lazy. */
+export const PLAIN_LAYER = 1
 
 /** Sets everything up; needs root. Whoever opens a stage disposes it. */
 export async function openStage(options: StageOptions): Promise<Stage> {
@@ -113,6 +118,7 @@ export async function openStage(options: StageOptions): Promise<Stage> {
     plain: `${registry.host}/app:plain`,
     lazy: `${registry.host}/app:esgz`,
     lazyManifest,
+    mixed: `${registry.host}/app:mixed`,
     ctrRemote,
     ctr,
     mount,
@@ -153,16 +159,40 @@ async function fillRegistry(registry: FaultyRegistry, user: User): Promise<Image
     ...['image', 'convert', '--oci', '--estargz', 'localhost/app:plain', 'localhost/app:esgz'],
   )
   expect(exitCode, stderr).toBe(0)
-  const push = async (tag: string): Promise<ImageManifest> => {
+  const read = async (tag: string): Promise<PushedImage> => {
     const {target} = (await store.images.get(`localhost/app:${tag}`))!
     const manifest: ImageManifest = JSON.parse((await readBlob(store.content, target)).toString())
+    return {manifest, config: JSON.parse((await readBlob(store.content, manifest.config)).toString())}
+  }
+  const plain = await read('plain')
+  const lazy = await read('esgz')
+  for (const {manifest} of [plain, lazy]) {
     const blobs: readonly Descriptor[] = [manifest.config, ...manifest.layers]
     for (const blob of blobs) registry.addBlob('app', await readBlob(store.content, blob), blob.mediaType)
-    registry.addManifest('app', tag, manifest)
-    return manifest
   }
-  await push('plain')
-  return push('esgz')
+  registry.addManifest('app', 'plain', plain.manifest)
+  registry.addManifest('app', 'esgz', lazy.manifest)
+  pushMixed(registry, lazy, plain)
+  return lazy.manifest
+}
+
+interface PushedImage {
+  readonly manifest: ImageManifest
+  readonly config: ImageConfig
+}
+
+/** `lazy`, but with the layer at `PLAIN_LAYER` as it was built. */
+function pushMixed(registry: FaultyRegistry, lazy: PushedImage, plain: PushedImage): void {
+  const layers = lazy.manifest.layers.with(PLAIN_LAYER, plain.manifest.layers[PLAIN_LAYER]!)
+  const diffIds = lazy.config.rootfs.diff_ids.with(PLAIN_LAYER, plain.config.rootfs.diff_ids[PLAIN_LAYER]!)
+  const document = {...lazy.config, rootfs: {...lazy.config.rootfs, diff_ids: diffIds}}
+  const config = registry.addBlob(
+    'app',
+    Buffer.from(JSON.stringify(document)),
+    lazy.manifest.config.mediaType,
+  )
+  const manifest: ImageManifest = {...lazy.manifest, config, layers}
+  registry.addManifest('app', 'mixed', manifest)
 }
 
 /** Images go before their snapshotter: otherwise it would keep their layers for its next start. */
