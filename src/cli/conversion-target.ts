@@ -1,6 +1,7 @@
 // Where a conversion writes: the image, and beside it the image of TOCs that are kept outside (external TOC).
 
 import type {ConvertImageOptions} from '../lib/convert/convert-image.ts'
+import {copyImage} from '../lib/convert/copy-image.ts'
 import {
   openTocImage,
   TOC_TAG_SUFFIX,
@@ -9,6 +10,7 @@ import {
   writeTocImage,
 } from '../lib/convert/toc-image.ts'
 import {CodedError, hasCode} from '../lib/errors/coded-error.ts'
+import type {ProgressSink} from '../lib/io/progress.ts'
 import type {ImageTarget} from '../lib/oci/image-store.ts'
 import {parseReference} from '../lib/oci/reference.ts'
 import {type ImageLocation, parseImageLocation} from '../lib/transport/image-location.ts'
@@ -60,6 +62,28 @@ export async function openTocsBeside(
   }
   const source = await session.source(tocLocation)
   return {tocs: openTocImage(source), [Symbol.asyncDispose]: () => source[Symbol.asyncDispose]()}
+}
+
+/**
+ * Copies the TOCs beside an image of the store to beside its name on a registry. Throws `not-found` when there are none.
+ * Resolves to the name that they have there.
+ */
+export async function copyTocsBeside(
+  session: Pick<Session, 'source' | 'target' | 'signal'>,
+  local: string,
+  remote: string,
+  onProgress: ProgressSink,
+): Promise<string> {
+  const reference = tocImageName(parseReference(remote))
+  await using source = await session.source(tocImageLocation(local))
+  await using target = await session.target({transport: 'docker', reference})
+  await copyImage(source, target, {
+    platforms: 'all',
+    index: 'reduced',
+    onProgress,
+    signal: session.signal,
+  })
+  return reference
 }
 
 /** Where the TOCs of an image are: the same place, with `-esgztoc` after the tag. Throws `invalid-argument`. */

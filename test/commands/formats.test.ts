@@ -1,15 +1,15 @@
 // The formats of layers through the commands: into each of them, checked, and back.
 
-import {mkdtemp, rm} from 'node:fs/promises'
+import {mkdtemp, rm, writeFile} from 'node:fs/promises'
 import {tmpdir} from 'node:os'
 import {join} from 'node:path'
 import {afterAll, beforeAll, describe, expect, it} from 'vitest'
 import {openLocalStore} from '../../src/lib/layout/local-store.ts'
-import {EXTERNAL_TOC_LAYER} from '../../src/lib/oci/annotations.ts'
+import {EXTERNAL_TOC_LAYER, TOC_DIGEST} from '../../src/lib/oci/annotations.ts'
 import type {Descriptor} from '../../src/lib/oci/descriptor.ts'
 import type {Store} from '../../src/lib/oci/image-store.ts'
 import {type ImageManifest, parseImageDocument} from '../../src/lib/oci/manifest.ts'
-import {OCI_EMPTY, OCI_LAYER, OCI_LAYER_GZIP} from '../../src/lib/oci/media-type.ts'
+import {OCI_EMPTY, OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD} from '../../src/lib/oci/media-type.ts'
 import {type RunningRegistry, serveRegistry} from '../../src/lib/registry-server/serve-registry.ts'
 import {createUser, type User} from '../support/ctr-remote.ts'
 import {readBlob, writeSampleImage} from '../support/sample-image.ts'
@@ -108,6 +108,22 @@ describe('TOCs in an image of their own', () => {
     }
   })
 
+  it('are pushed along with the image that needs them, under its new name', async () => {
+    await run(0, 'convert', '-q', '--estargz', '--oci', '--estargz-external-toc', source, 'along:1')
+    const remote = `${registry.address}/along:2`
+    const {stdout} = await run(0, 'push', '-q', '--with-toc', remote, 'along:1')
+    expect(stdout).toMatch(new RegExp(`^extra image: ${remote}-esgztoc\nsha256:[0-9a-f]{64}\n$`))
+    expect((await run(0, 'verify', '-q', `docker://${remote}`)).stdout).toMatch(/external TOC, .*ok\n/)
+  })
+
+  it('cannot be pushed along when there are none', async () => {
+    await run(0, 'convert', '-q', '--estargz', '--oci', source, 'inside:1')
+    const remote = `${registry.address}/inside:1`
+    const {stderr} = await run(3, 'push', '-q', '--with-toc', remote, 'inside:1')
+    expect(stderr).toMatch(/inside:1-esgztoc/)
+    await run(3, 'verify', '-q', `docker://${remote}`)
+  })
+
   it('have no place beside an archive', async () => {
     const archive = `oci-archive:${join(directory, 'archive.tar')}`
     const {stderr} = await run(
@@ -115,6 +131,47 @@ describe('TOCs in an image of their own', () => {
       ...['convert', '-q', '--estargz', '--oci', '--estargz-external-toc', source, archive],
     )
     expect(stderr).toMatch(/archive/)
+  })
+})
+
+describe('zstd:chunked', () => {
+  it.each([
+    ['podman', 'io.github.containers.zstd-chunked.manifest-checksum', TOC_DIGEST],
+    ['stargz', TOC_DIGEST, 'io.github.containers.zstd-chunked.manifest-checksum'],
+  ])('for %s is sound, and has the annotations of one reader', async (dialect, present, absent) => {
+    const name = `zstd-${dialect}:1`
+    await run(
+      0,
+      ...['convert', '-q', '--zstdchunked', '--oci', `--zstdchunked-dialect=${dialect}`, source, name],
+    )
+    const {layers} = await manifestOf(name)
+    for (const {mediaType, annotations} of layers) {
+      expect(mediaType).toBe(OCI_LAYER_ZSTD)
+      expect(annotations).toHaveProperty([present])
+      expect(annotations).not.toHaveProperty([absent])
+    }
+    expect((await run(0, 'verify', '-q', name)).stdout).toMatch(/zstd:chunked, .*ok\n/)
+    const {stdout} = await run(0, 'get-toc-digest', '--zstdchunked', layers[0]!.digest)
+    const tocDigest = stdout.trim()
+    if (dialect === 'stargz') expect(layers[0]!.annotations![TOC_DIGEST]).toBe(tocDigest)
+    const toc = await run(0, 'get-toc-digest', '--dump-toc', layers[0]!.digest)
+    expect(toc.stdout).toContain('"name": "bin/app"')
+  })
+
+  it('comes first what a record names, and optimize writes it too', async () => {
+    const list = join(directory, 'list')
+    await writeFile(list, 'var/data\n')
+    await run(0, ...['optimize', '-q', '--zstdchunked', '--oci', '--prefetch-list', list, source, 'listed:1'])
+    const {layers} = await manifestOf('listed:1')
+    const {stdout} = await run(0, 'get-toc-digest', '--dump-toc', layers[0]!.digest)
+    const {entries} = JSON.parse(stdout) as {entries: {name: string}[]}
+    expect(entries.map(({name}) => name)).toEqual(['var/data', '.prefetch.landmark', 'bin/app', 'etc/config'])
+    await run(0, 'verify', '-q', 'listed:1')
+  })
+
+  it('needs media types that can name it', async () => {
+    const {stderr} = await run(2, 'convert', '-q', '--zstdchunked', source, 'docker:1')
+    expect(stderr).toMatch(/--oci/)
   })
 })
 
