@@ -3,6 +3,7 @@
 import {type ChildProcess, spawn} from 'node:child_process'
 import {once} from 'node:events'
 import {closeSync, existsSync, writeFileSync} from 'node:fs'
+import {stat} from 'node:fs/promises'
 import {join} from 'node:path'
 import {expect, it, onTestFinished, vi} from 'vitest'
 import {openDataFileSystem} from '../../src/lib/fuse/data-files.ts'
@@ -12,7 +13,7 @@ import {MNT_DETACH, UMOUNT_NOFOLLOW, unmount} from '../../src/lib/native/system-
 import {describeWith} from '../support/requires.ts'
 import {temporaryDirectory} from '../support/temporary.ts'
 import {hasEnded, keeperOf} from './keeper-process.ts'
-import {DAEMON_FILE, isMounted, listeningLog, noise} from './lazy-file.ts'
+import {createLazyFile, DAEMON_FILE, isMounted, listeningLog, noise} from './lazy-file.ts'
 
 const SIZE = 4 << 20
 
@@ -119,6 +120,25 @@ describeWith(['root', 'dd', 'bash', 'sha256sum'], 'a restarted daemon', () => {
     const daemon = await startDaemon(directory, 0)
     expect(await read).toBe(digestOf(noise(SIZE)))
     await endDaemon(daemon, 'SIGINT')
+  })
+
+  it('keeps requests until the layers that they are about are served again', async () => {
+    const directory = await daemonDirectory()
+    const mountpoint = join(directory, 'mnt')
+    await endDaemon(await startDaemon(directory, 0), 'SIGTERM')
+    const keeper = await openKeeper({directory: join(directory, 'keeper')})
+    const files = await openDataFileSystem({mountpoint, keeper, deadlineMs: 1, ...listeningLog()})
+    onTestFinished(() => files.close('unmount'))
+    expect(files.adopted).toBe(true)
+    const read = startReadOnce(join(mountpoint, DAEMON_FILE))
+    const other = stat(join(mountpoint, 'abc')).catch(error => error.code)
+    const file = createLazyFile(directory, noise(SIZE), DAEMON_FILE)
+    file.store(0, SIZE)
+    await files.add(file)
+    expect(await read).toBe(digestOf(file.content))
+    expect(await Promise.race([other, 'still waiting'])).toBe('still waiting')
+    files.resume()
+    expect(await other).toBe('ENOENT')
   })
 
   it('that never comes back leaves a mount that can be detached, and readers that can be killed', async () => {

@@ -28,8 +28,11 @@ export interface DeferredRequests {
   handle(bytes: Uint8Array): void
   /** From now on, what is not in the table does not exist. */
   stopWaiting(): void
-  /** `fail` answers what is left with EIO; `abandon` leaves it to the next server. Resolves when `read` calls have ended. */
-  close(how: 'fail' | 'abandon'): Promise<void>
+  /**
+   * `fail` answers what is left with EIO; `finish` waits for its data; `abandon` leaves it to the next server. Resolves
+   * when `read` calls have ended.
+   */
+  close(how: 'fail' | 'finish' | 'abandon'): Promise<void>
 }
 
 export interface DeferredOptions {
@@ -67,7 +70,7 @@ export function createDeferredRequests(options: DeferredOptions): DeferredReques
       if (replier.replyPresent(request, shared, offset, size)) return
       const device = devices.get(shared.name)
       if (!device) return replier.replyNothing(request)
-      fetches.set(request.unique, startFetch(request, device, offset, lengthWithin(shared, offset, size)))
+      startFetch(request, device, offset, lengthWithin(shared, offset, size))
     },
     replyUnknown: request => {
       if (waitForEntries) wait(request)
@@ -77,7 +80,7 @@ export function createDeferredRequests(options: DeferredOptions): DeferredReques
   }
   const handler = createHandler(options.kind, host, options.stateFiles)
 
-  const startFetch = (request: FuseRequest, device: LazyDevice, offset: number, length: number): Fetch => {
+  const startFetch = (request: FuseRequest, device: LazyDevice, offset: number, length: number): void => {
     const controller = new AbortController()
     let answered = false
     const answer = (reply: () => void): void => {
@@ -105,13 +108,17 @@ export function createDeferredRequests(options: DeferredOptions): DeferredReques
         fail(EIO, describeError(error))
       }
     }
-    return {
+    const abandon = (): void =>
+      answer(() =>
+        controller.abort(new CodedError('cancelled', `Cannot read "${device.name}": the server ends`)),
+      )
+    fetches.set(request.unique, {
       request,
       device: device.name,
-      ended: run(),
+      ended: Promise.resolve().then(run),
       fail,
-      abandon: () => answer(() => controller.abort(new CodedError('cancelled', 'The server ends'))),
-    }
+      abandon,
+    })
   }
 
   const wait = (request: FuseRequest): void => {
@@ -171,12 +178,13 @@ export function createDeferredRequests(options: DeferredOptions): DeferredReques
     close: async how => {
       for (const {request, timer} of waiting.values()) {
         clearTimeout(timer)
-        if (how === 'fail') replier.replyError(request, EIO)
+        if (how !== 'abandon') replier.replyError(request, EIO)
       }
       waiting.clear()
-      await endFetches([...fetches.values()], fetch =>
-        how === 'fail' ? fetch.fail(EIO, 'the server ends') : fetch.abandon(),
-      )
+      await endFetches([...fetches.values()], fetch => {
+        if (how === 'fail') fetch.fail(EIO, 'the server ends')
+        else if (how === 'abandon') fetch.abandon()
+      })
     },
   }
 }

@@ -31,7 +31,7 @@ export function createReplier(session: number): Replier {
 
   const reply = (request: FuseRequest, size: number): void => {
     putReplyHeader(out, request.unique, 0, size)
-    tolerateGone(() => writeSync(session, out, 0, OUT_HEADER_SIZE + size))
+    orError(request, () => writeSync(session, out, 0, OUT_HEADER_SIZE + size))
   }
 
   const replyError = (request: FuseRequest, errno: number): void => {
@@ -40,13 +40,23 @@ export function createReplier(session: number): Replier {
     tolerateGone(() => writeSync(session, header))
   }
 
+  /** A reply that the kernel does not take must not leave the request without one. */
+  const orError = (request: FuseRequest, write: () => void): void => {
+    try {
+      tolerateGone(write)
+    } catch (error) {
+      replyError(request, EIO)
+      throw error
+    }
+  }
+
   return {
     body,
     reply,
     replyBytes: (request, bytes) => {
       const header = Buffer.allocUnsafe(OUT_HEADER_SIZE)
       putReplyHeader(header, request.unique, 0, bytes.length)
-      tolerateGone(() => writevSync(session, [header, bytes]))
+      orError(request, () => writevSync(session, [header, bytes]))
     },
     replyError,
     replyNothing: request => replyError(request, request.opcode === OPCODE.lookup ? ENOENT : ESTALE),

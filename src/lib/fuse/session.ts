@@ -1,7 +1,7 @@
 // One FUSE session: a connection to the kernel, worker threads that answer from a table of lazy devices, and the main
 // thread, which answers what needs the network, what is not known yet, and what readers give up on.
 
-import {closeSync, openSync, write} from 'node:fs'
+import {closeSync, openSync, write, writeSync} from 'node:fs'
 import {promisify} from 'node:util'
 import pLimit from 'p-limit'
 import {CodedError, describeError} from '../errors/coded-error.ts'
@@ -53,7 +53,10 @@ export interface Session<Entry extends TableEntry> {
   /** Ends the serving of a device; who still waits for its data gets EIO. */
   delete(name: string): Promise<void>
   device(name: string): SharedDevice | undefined
-  /** Sends a notification; resolves when the kernel has acted on it, which may have to wait for READs to be answered. */
+  /**
+   * Sends a notification; resolves when the kernel has acted on it, which may have to wait for READs to be answered. Does
+   * nothing once the session is being closed.
+   */
   notify(message: Buffer): Promise<void>
   /** After a restart, once all devices have been added: asks the kernel for the requests that the last server lost. */
   resume(): void
@@ -72,6 +75,7 @@ export async function openSession<Entry extends TableEntry>(
   const session = connection.fd
   const shared = new Map<string, SharedDevice>()
   const oneAtATime = pLimit(1)
+  let closing = false
   const deferred = createDeferredRequests({
     session,
     kind,
@@ -123,17 +127,21 @@ export async function openSession<Entry extends TableEntry>(
     // pool's other threads to their work.
     notify: message =>
       oneAtATime(async () => {
-        await writeAsync(session, message).catch(ignoreUnknownNode)
+        if (!closing) await writeAsync(session, message).catch(ignoreUnknownNode)
       }),
     resume: () => {
       pool.settle()
       deferred.stopWaiting()
-      if (connection.adopted && connection.negotiated.resend) void writeAsync(session, encodeResend())
+      if (connection.adopted) askAgain(connection, log)
     },
     close: async how => {
+      closing = true
+      // What is being notified may need answers.
+      await oneAtATime(async () => {})
       await pool.stop()
       process.removeListener('exit', pool.stopNow)
-      await deferred.close(how === 'leave' && connection.negotiated.resend ? 'abandon' : 'fail')
+      const {resend} = connection.negotiated
+      await deferred.close(how === 'unmount' ? 'fail' : resend ? 'abandon' : 'finish')
       await connection.close(how)
       for (const device of shared.values()) closeSync(device.fd)
       shared.clear()
@@ -151,6 +159,22 @@ function openDevice({name, size, path, present}: LazyDevice): SharedDevice {
     throw new CodedError('internal', `Cannot open the data of device "${name}": ${describeError(cause)}`, {
       cause,
     })
+  }
+}
+
+/** Has the kernel send what an earlier server read and did not answer. */
+function askAgain({fd, negotiated}: Connection, log: FuseLog): void {
+  if (!negotiated.resend) {
+    log.warn(
+      {},
+      'who was reading when the last server was killed waits for ever: Linux before 6.9 cannot ask again',
+    )
+    return
+  }
+  try {
+    writeSync(fd, encodeResend())
+  } catch (error) {
+    log.warn({error: describeError(error)}, 'cannot ask the kernel for what was left unanswered')
   }
 }
 
