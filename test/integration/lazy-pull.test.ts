@@ -72,6 +72,20 @@ for (const backend of ['erofs', 'fuse'] as const) {
       return ref
     }
 
+    it('says which snapshotter has the image, to who names another or none', async () => {
+      const namespace = newNamespace()
+      await stage.ctrRemote(namespace, 'image', 'rpull', stage.lazy)
+      const globals = ['--store', 'containerd', '-a', stage.containerd.address, '-n', namespace]
+      const run = await stage.user.run(...globals, 'run', '--rm', stage.lazy, `${namespace}-a`)
+      expect(run.exitCode).toBe(3)
+      expect(run.stderr).toMatch(
+        /with "overlayfs": it is not in .*; use it with --snapshotter stargz, or pull/,
+      )
+      const exported = await stage.user.run(...globals, 'image', 'export', 'image.tar', stage.lazy)
+      expect(exported.stderr).toMatch(/after a lazy pull .* layers are not there/)
+      expect(await stage.ctr(namespace, 'snapshots', 'ls')).not.toContain('sha256')
+    })
+
     it('unmounts what is removed', async () => {
       const {snapshotter, containerd, ctr} = stage
       const mounted = async () =>

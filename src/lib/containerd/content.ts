@@ -4,6 +4,7 @@ import {CodedError} from '../errors/coded-error.ts'
 import {verifyStream} from '../io/verified-stream.ts'
 import type {CallOptions, ContentStore, OpenBlob} from '../oci/content-store.ts'
 import type {Descriptor} from '../oci/descriptor.ts'
+import {layerCompressionOf} from '../oci/media-type.ts'
 import {readInfo, updateLabels} from './blob-info.ts'
 import type {ContainerdClient} from './client.ts'
 import {createContentFiles} from './content-files.ts'
@@ -29,7 +30,7 @@ export function createContent(client: ContainerdClient, lease: SessionLease): Co
     },
     async open(descriptor, options = {}) {
       const info = await readInfo(client, descriptor.digest, options)
-      if (!info) throw new CodedError('not-found', `Cannot find ${descriptor.digest} in ${name}`)
+      if (!info) throw missing(descriptor, name)
       if (info.size !== descriptor.size) {
         throw new CodedError(
           'corrupt',
@@ -41,6 +42,13 @@ export function createContent(client: ContainerdClient, lease: SessionLease): Co
     write: (hint, options = {}) => openContentWriter(client, lease, hint, options),
     setLabels: (digest, labels, options = {}) => updateLabels(client, digest, labels, options),
   }
+}
+
+/** A lazy pull leaves out the layers that are mounted, which is mostly why one is missing. */
+function missing({digest, mediaType}: Descriptor, where: string): CodedError {
+  const isLayer = layerCompressionOf(mediaType) !== undefined
+  const hint = isLayer ? ': after a lazy pull (rpull) layers are not there; "image pull" brings them' : ''
+  return new CodedError('not-found', `Cannot find ${digest} in ${where}${hint}`)
 }
 
 function openBlob(client: ContainerdClient, descriptor: Descriptor, where: string): OpenBlob {

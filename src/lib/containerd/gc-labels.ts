@@ -45,6 +45,12 @@ export function snapshotLabel(snapshotter: string, chainId: Digest): Labels {
   return {[`${SNAPSHOT_REF}.${snapshotter}`]: chainId}
 }
 
+/** The snapshotters that keep an image unpacked, by the labels of its config. */
+export function snapshottersOf(labels: Labels): string[] {
+  const prefix = `${SNAPSHOT_REF}.`
+  return Object.keys(labels).flatMap(key => (key.startsWith(prefix) ? [key.slice(prefix.length)] : []))
+}
+
 /** Those of `wanted` that a blob does not have yet. */
 export function missingLabels(info: ContentInfo, wanted: Labels): Labels {
   return Object.fromEntries(Object.entries(wanted).filter(([key, value]) => info.labels[key] !== value))

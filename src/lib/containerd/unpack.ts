@@ -9,9 +9,9 @@ import type {CallOptions} from '../oci/content-store.ts'
 import type {Descriptor} from '../oci/descriptor.ts'
 import type {Digest} from '../oci/digest.ts'
 import type {ImageConfig, ImageManifest} from '../oci/manifest.ts'
-import {updateLabels} from './blob-info.ts'
+import {readInfo, updateLabels} from './blob-info.ts'
 import {describePlace} from './failure.ts'
-import {type Labels, snapshotLabel} from './gc-labels.ts'
+import {type Labels, snapshotLabel, snapshottersOf} from './gc-labels.ts'
 import {Diff} from './proto/diff_pb.ts'
 import {Snapshots} from './proto/snapshots_pb.ts'
 import type {Mount} from './proto/types_pb.ts'
@@ -172,7 +172,11 @@ async function unpackLayer(store: ContainerdStore, work: LayerToUnpack): Promise
     report(options, layer, 'running')
     const {mediaType, digest, size, annotations = {}} = layer
     const diff = {mediaType, digest, size: BigInt(size), annotations: {...annotations}}
-    const {applied} = await client.call(Diff.method.apply, {diff, mounts: [...mounts]}, call)
+    const {applied} = await client
+      .call(Diff.method.apply, {diff, mounts: [...mounts]}, call)
+      .catch(async error => {
+        throw hasCode(error, 'not-found') ? await missingLayer(store, work) : error
+      })
     if (applied?.digest !== work.diffId) {
       throw new CodedError(
         'corrupt',
@@ -192,6 +196,17 @@ async function unpackLayer(store: ContainerdStore, work: LayerToUnpack): Promise
   } finally {
     await removeSnapshot(store, snapshotter, key)
   }
+}
+
+/** Most likely the image was pulled lazily for another snapshotter: its config tells which. */
+async function missingLayer({client}: ContainerdStore, {layer, options}: LayerToUnpack): Promise<CodedError> {
+  const config = await readInfo(client, options.manifest.config.digest, options)
+  const others = snapshottersOf(config?.labels ?? {}).filter(name => name !== options.snapshotter)
+  const hint = others.length > 0 ? `use it with --snapshotter ${others.join(' or ')}, or pull` : 'pull'
+  return new CodedError(
+    'not-found',
+    `Cannot unpack the layer ${layer.digest} with "${options.snapshotter}": it is not in ${describePlace(client)}; ${hint} the image with "image pull"`,
+  )
 }
 
 type PreparedLayer =
