@@ -13,13 +13,17 @@ import {
 import {codeOf} from '../../src/lib/errors/coded-error.ts'
 import {estargzCompressor} from '../../src/lib/estargz/compressor.ts'
 import {encodeFooter, FOOTER_SIZE, parseFooter} from '../../src/lib/estargz/footer.ts'
+import {openLayer} from '../../src/lib/estargz/open-layer.ts'
 import {digestOf} from '../../src/lib/io/sha256.ts'
 import {createBulkCodec} from '../../src/lib/native/bulk-codec.ts'
 import {createNodeCodec} from '../../src/lib/native/node-codec.ts'
 import {TOC_DIGEST} from '../../src/lib/oci/annotations.ts'
+import type {Descriptor} from '../../src/lib/oci/descriptor.ts'
+import {OCI_LAYER} from '../../src/lib/oci/media-type.ts'
+import {zstdChunkedCompressor} from '../../src/lib/zstdchunked/compressor.ts'
 import {createRandom} from '../conformance/random-tree.ts'
 import {type ConvertedTar, convertTar, entriesOf} from '../support/layers.ts'
-import {memoryContent} from '../support/memory-content.ts'
+import {memoryBlob, memoryContent} from '../support/memory-content.ts'
 import {archive, directory, member} from '../support/tar.ts'
 import {temporaryDirectory} from '../support/temporary.ts'
 
@@ -34,16 +38,26 @@ const TAR = archive(
   member({name: 'large'}, text(7, 90_000)),
 )
 
+/** A tar as a zstd:chunked layer. */
+async function convertZstd(tar: Uint8Array, options: Partial<ConvertLayerOptions>) {
+  const source = {bytes: tar, descriptor: descriptorOf(tar, OCI_LAYER), diffId: digestOf(tar)}
+  return again(source, options)
+}
+
+function descriptorOf(bytes: Uint8Array, mediaType: string): Descriptor {
+  return {mediaType, digest: digestOf(bytes), size: bytes.length}
+}
+
 /** Converts a converted layer again, as it is in an image: with its annotations. */
 async function again(
   layer: Pick<ConvertedTar, 'bytes' | 'descriptor' | 'diffId'>,
   options: Partial<ConvertLayerOptions> = {},
-): Promise<ConvertedBlob> {
+): Promise<ConvertedBlob & {readonly bytes: Uint8Array}> {
   const content = memoryContent()
   await using writer = await content.write({mediaType: layer.descriptor.mediaType})
   await writer.write(layer.bytes)
   await writer.commit(layer.descriptor)
-  return await convertLayer(
+  const result = await convertLayer(
     {content, descriptor: layer.descriptor, diffId: layer.diffId},
     {
       codec,
@@ -54,6 +68,7 @@ async function again(
       ...options,
     },
   )
+  return {...result, bytes: content.blobs.get(result.descriptor.digest)!}
 }
 
 describe('converting eStargz again', () => {
@@ -105,6 +120,26 @@ describe('converting eStargz again', () => {
     expect(result.counts.movedMembers).toBe(0)
     expect(result.descriptor).toEqual((await convertTar(TAR)).descriptor)
   })
+  it.each(['podman', 'stargz'] as const)('as zstd:chunked of dialect %s moves its frames', async dialect => {
+    const options = {compressor: zstdChunkedCompressor(3, dialect)}
+    const prioritizedPaths = ['d/150', 'large', 'd/3']
+    const layer = await convertZstd(TAR, options)
+    const expected = await convertZstd(TAR, {...options, prioritizedPaths})
+    const result = await again(layer, {...options, prioritizedPaths})
+    expect(result.descriptor).toEqual(expected.descriptor)
+    expect(result.counts.movedMembers).toBeGreaterThan(180)
+    const other = await again(layer, {compressor: zstdChunkedCompressor(5, dialect)})
+    expect(other.counts.movedMembers).toBe(0)
+  })
+  it('to zstd:chunked and back moves nothing, and loses nothing', async () => {
+    const layer = await convertTar(TAR)
+    const options = {compressor: zstdChunkedCompressor(3, 'podman')}
+    const there = await again(layer, options)
+    expect(there.descriptor).toEqual((await convertZstd(TAR, options)).descriptor)
+    expect(there.counts.movedMembers).toBe(0)
+    const back = await again(await convertZstd(TAR, options))
+    expect(back.descriptor).toEqual(layer.descriptor)
+  })
   it('of a layer that is too large for memory needs a place for it, and leaves it empty', async () => {
     const large = archive(member({name: 'large'}, Buffer.alloc(20 << 20, 'x y z ')), member({name: 'a'}, 'a'))
     const home = await temporaryDirectory()
@@ -154,6 +189,29 @@ describe('a source that misleads', () => {
   ])('%s is converted to what it holds', async (_, change) => {
     const result = await again(await withToc(change))
     expect(result.descriptor.digest).toBe((await convertTar(TAR)).descriptor.digest)
+  })
+  it('by bytes between its members, which unpackers end at, is corrupt', async () => {
+    const layer = await convertTar(TAR)
+    const {files} = await openLayer(memoryBlob(layer.bytes), {where: 'the layer'})
+    const at = files.get('d/100')!.chunks[0]!.end
+    const hidden = Buffer.from('hidden between members')
+    const shifted = await withToc(json =>
+      json.replace(
+        /"offset": (\d+)/g,
+        (_, offset) => `"offset": ${Number(offset) + (Number(offset) < at ? 0 : hidden.length)}`,
+      ),
+    )
+    const {tocOffset} = parseFooter(shifted.bytes.subarray(-FOOTER_SIZE))!
+    const bytes = Buffer.concat([
+      shifted.bytes.subarray(0, at),
+      hidden,
+      shifted.bytes.subarray(at, -FOOTER_SIZE),
+      encodeFooter(tocOffset! + hidden.length),
+    ])
+    const descriptor = {...shifted.descriptor, ...descriptorOf(bytes, shifted.descriptor.mediaType)}
+    // The image says what all members decompress to, which no program makes of them.
+    const work = again({...shifted, bytes, descriptor})
+    expect(await work.then(() => 'done', codeOf)).toBe('corrupt')
   })
   it('by its TOC digest is converted to what it holds', async () => {
     const layer = await convertTar(TAR)

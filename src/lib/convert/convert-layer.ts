@@ -12,7 +12,8 @@ import type {Digest} from '../oci/digest.ts'
 import {layerMediaType} from '../oci/media-type.ts'
 import {compressPlan} from './compress-plan.ts'
 import {createLayerWriter, type WrittenLayer} from './layer-writer.ts'
-import {movableMembers, spoolMembers} from './reuse-members.ts'
+import {movableMembers} from './reuse-members.ts'
+import {spoolMembers} from './reuse-source.ts'
 import {defaultMaxUncompressedSize, type LayerSource, type SpooledLayer, spoolLayer} from './spool-layer.ts'
 
 export interface ConvertLayerOptions extends CallOptions {

@@ -34,6 +34,21 @@ export async function inflateRange(
 }
 
 /**
+ * What a range decompresses to that is one member, of a size that it says, and nothing else: a range that can be put into
+ * another blob as it is. Undefined for any other. Only the native codec sees what follows a member.
+ */
+export async function inflateOne(
+  kind: MemberKind,
+  bytes: Uint8Array,
+  codec: BulkCodec,
+): Promise<Uint8Array | undefined> {
+  if (kind === 'gzip') return inflateSingle(bytes, codec)
+  const size = frameContentSize(bytes)
+  if (size === undefined || size > MAX_OUTPUT_SIZE) return undefined
+  return codec.inflateMember('zstd', bytes, size).catch(() => undefined)
+}
+
+/**
  * The fast way for a range that is one gzip member: its last four bytes, ISIZE, say how large it is. Undefined when
  * they do not, because there are more members or none is whole.
  */

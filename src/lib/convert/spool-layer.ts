@@ -11,7 +11,7 @@ import {type Digest, digestFromHash} from '../oci/digest.ts'
 import {layerCompressionOf} from '../oci/media-type.ts'
 import {createTarScanner} from '../tar/scanner.ts'
 import type {TarEntry} from '../tar/tar-entry.ts'
-import type {SourceMembers} from './reuse-members.ts'
+import type {SourceMembers} from './reuse-source.ts'
 
 /** A layer in a store. */
 export interface LayerSource {

@@ -1,0 +1,215 @@
+// Spools a lazily readable layer member by member: cut where its TOC says that streams start, so that all cores decompress
+// it, and with its compressed bytes kept, because members that stay as they are will be moved (reuse-members.ts).
+
+import type {BulkCodec, MemberKind, Spool} from '../compression/codec.ts'
+import {CodedError, hasCode} from '../errors/coded-error.ts'
+import {type OpenLayerOptions, openLayer} from '../estargz/open-layer.ts'
+import {isLazyAnnotation} from '../oci/annotations.ts'
+import type {BlobSource} from '../oci/content-store.ts'
+import {layerCompressionOf} from '../oci/media-type.ts'
+import {inflateOne, inflateRange} from './inflate-range.ts'
+import {
+  countBytes,
+  createSpoolStore,
+  type LayerSource,
+  type SpooledLayer,
+  type SpoolOptions,
+  spoolTar,
+} from './spool-layer.ts'
+
+/** Members of a source layer. Offsets and sizes are of its blob, `tar…` of what it decompresses to. */
+export interface SourceMembers {
+  readonly kind: MemberKind
+  readonly offsets: readonly number[]
+  readonly sizes: readonly number[]
+  readonly tarOffsets: readonly number[]
+  readonly tarSizes: readonly number[]
+  /** The blob's bytes. */
+  readonly blob: Spool
+}
+
+/** Compressed bytes that are decompressed at once: enough for every core. */
+const BATCH_SIZE = 1 << 20
+/** A larger stretch without a start of a stream, which no writer makes, is not held in memory: bytes. */
+const MAX_RANGE_SIZE = 32 << 20
+/**
+ * Spools a layer member by member, and keeps the members; undefined for a layer of which they are not known: no eStargz,
+ * its TOC outside, or one that misleads. Whatever is wrong with such a layer, `spoolLayer` says.
+ */
+export async function spoolMembers(
+  source: LayerSource,
+  options: SpoolOptions,
+): Promise<SpooledLayer | undefined> {
+  const {descriptor, content} = source
+  const {annotations = {}} = descriptor
+  const kind = layerCompressionOf(descriptor.mediaType) ?? 'none'
+  if (kind === 'none' || !Object.keys(annotations).some(isLazyAnnotation)) return undefined
+  // The DiffID shows that the cuts were right, and the codec that nothing is hidden between members.
+  if (!source.diffId || options.codec.name !== 'native') return undefined
+  const store = createSpoolStore(options.temporaryDirectory)
+  const found = {offsets: [], sizes: [], tarOffsets: [], tarSizes: []}
+  try {
+    await using blob = await content.open(descriptor, options)
+    const opening = {where: descriptor.digest, annotations, signal: options.signal}
+    const {starts, dataEnd} = await findStreamStarts(blob, kind, opening)
+    const compressed = countBytes(blob.stream(options), options.onBytes)
+    const ranges = cutAt(keepIn(compressed, store.write), starts)
+    const layer = await spoolTar(
+      inflateRanges(ranges, {kind, dataEnd, found, codec: options.codec}),
+      source,
+      options,
+    )
+    return {
+      ...layer,
+      members: {kind, ...found, blob: store.finish()},
+      async [Symbol.asyncDispose]() {
+        await layer[Symbol.asyncDispose]()
+        await store.close()
+      },
+    }
+  } catch (error) {
+    await store.close()
+    if (hasCode(error, 'corrupt', 'unsupported', 'not-found')) return undefined
+    throw error
+  }
+}
+
+interface StreamStarts {
+  /** Where to cut the blob: ascending, its end included. */
+  readonly starts: Float64Array
+  /** Where the members of files end. */
+  readonly dataEnd: number
+}
+
+/** Where streams start, by the layer's TOC, which is checked by what comes out. */
+async function findStreamStarts(
+  blob: BlobSource,
+  kind: MemberKind,
+  options: OpenLayerOptions,
+): Promise<StreamStarts> {
+  const {decompressor, dataEnd, filesAndLandmarks} = await openLayer(blob, options)
+  if (decompressor.memberKind !== kind) {
+    throw new CodedError('unsupported', `Cannot cut ${options.where}: its TOC is that of another layer`)
+  }
+  const starts = new Set([dataEnd, blob.size])
+  for (const {chunks} of filesAndLandmarks.values()) {
+    for (const {offset} of chunks) if (offset > 0) starts.add(offset)
+  }
+  return {starts: Float64Array.from(starts).sort(), dataEnd}
+}
+
+async function* keepIn(
+  chunks: AsyncIterable<Uint8Array>,
+  keep: (bytes: Uint8Array) => Promise<void>,
+): AsyncGenerator<Uint8Array> {
+  for await (const chunk of chunks) {
+    await keep(chunk)
+    yield chunk
+  }
+}
+
+/** The stream cut before each of `starts`, which ascend from above 0 to its end. */
+async function* cutAt(chunks: AsyncIterable<Uint8Array>, starts: Float64Array): AsyncGenerator<Uint8Array> {
+  let held: Uint8Array[] = []
+  let heldSize = 0
+  let position = 0
+  let next = 0
+  for await (const chunk of chunks) {
+    for (let at = 0; at < chunk.length; ) {
+      const part = chunk.subarray(at, at + (starts[next] ?? Number.POSITIVE_INFINITY) - position)
+      held.push(part)
+      heldSize += part.length
+      position += part.length
+      at += part.length
+      if (heldSize > MAX_RANGE_SIZE) {
+        throw new CodedError(
+          'unsupported',
+          `Cannot use a layer with a stream of more than ${MAX_RANGE_SIZE} bytes`,
+        )
+      }
+      if (position !== starts[next]) continue
+      yield held.length === 1 ? part : Buffer.concat(held)
+      held = []
+      heldSize = 0
+      next++
+    }
+  }
+}
+
+interface FoundMembers {
+  readonly offsets: number[]
+  readonly sizes: number[]
+  readonly tarOffsets: number[]
+  readonly tarSizes: number[]
+}
+
+interface InflateOptions {
+  readonly kind: MemberKind
+  readonly dataEnd: number
+  readonly found: FoundMembers
+  readonly codec: BulkCodec
+}
+
+/**
+ * What ranges decompress to, in order; notes in `found` those that can move. One batch is under way while one is consumed.
+ */
+async function* inflateRanges(
+  ranges: AsyncIterable<Uint8Array>,
+  {kind, dataEnd, found, codec}: InflateOptions,
+): AsyncGenerator<Uint8Array> {
+  let offset = 0
+  let tarOffset = 0
+  /** In one piece: hashing and keeping many small ones would cost more than decompressing them. */
+  function note(inflated: readonly InflatedRange[]): Uint8Array {
+    for (const {bytes, size, isMovable} of inflated) {
+      if (isMovable && bytes.length > 0 && offset < dataEnd) {
+        found.offsets.push(offset)
+        found.sizes.push(size)
+        found.tarOffsets.push(tarOffset)
+        found.tarSizes.push(bytes.length)
+      }
+      offset += size
+      tarOffset += bytes.length
+    }
+    return Buffer.concat(inflated.map(({bytes}) => bytes))
+  }
+  let last: Promise<InflatedRange[]> | undefined
+  for await (const batch of batchesOf(ranges)) {
+    const inflated = Promise.all(batch.map(range => inflate(kind, range, codec)))
+    // A failure is thrown in its turn; until then it must not count as unhandled.
+    inflated.catch(() => {})
+    if (last) yield note(await last)
+    last = inflated
+  }
+  if (last) yield note(await last)
+}
+
+interface InflatedRange {
+  readonly bytes: Uint8Array
+  /** Compressed bytes. */
+  readonly size: number
+  /** It is one member and nothing else. */
+  readonly isMovable: boolean
+}
+
+async function inflate(kind: MemberKind, range: Uint8Array, codec: BulkCodec): Promise<InflatedRange> {
+  const one = await inflateOne(kind, range, codec)
+  if (one) return {bytes: one, size: range.length, isMovable: true}
+  const several = await inflateRange(kind, range, codec)
+  if (typeof several !== 'string') return {bytes: several, size: range.length, isMovable: false}
+  throw new CodedError('corrupt', `Cannot decompress a stream of a layer: ${several}`)
+}
+
+async function* batchesOf(ranges: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array[]> {
+  let batch: Uint8Array[] = []
+  let size = 0
+  for await (const range of ranges) {
+    batch.push(range)
+    size += range.length
+    if (size < BATCH_SIZE) continue
+    yield batch
+    batch = []
+    size = 0
+  }
+  if (batch.length > 0) yield batch
+}
