@@ -27,7 +27,10 @@ const WORKLOADS: Readonly<Record<string, Pick<Subject, 'args' | 'ready'>>> = {
   python: {args: ['python3', '-c', 'import json; print(json.dumps({"hello": "world"}))'], ready: /hello/},
   debian: {args: ['perl', '-e', 'print "hello\\n"'], ready: /hello/},
   redis: {args: [], ready: /Ready to accept connections/},
-  nginx: {args: [], ready: /start worker process /},
+  nginx: {
+    args: ['sh', '-c', 'mkdir -p /var/log/nginx; exec nginx -g "daemon off; error_log /dev/stderr notice;"'],
+    ready: /start worker process /,
+  },
 }
 
 /** Makes an image of examples/images, if it is not there yet, as an OCI layout (tag "latest"). */
