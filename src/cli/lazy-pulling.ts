@@ -3,6 +3,7 @@
 import {labelledTarget} from '../lib/convert/distribution-source.ts'
 import type {PlatformSelection} from '../lib/convert/image-tree.ts'
 import {CodedError} from '../lib/errors/coded-error.ts'
+import {saysLazy} from '../lib/transport/lazy-labels.ts'
 import {type PulledLayer, pullLazily} from '../lib/transport/lazy-pull.ts'
 import {canonicalImageName} from '../lib/transport/store-image.ts'
 import type {Session} from './session.ts'
@@ -12,6 +13,8 @@ export interface LazyPullRequest {
   readonly labels: Readonly<Record<string, string>>
   readonly snapshotter: string
   readonly skipContentVerify: boolean
+  /** Names of the flags by which the registry is reached here, and which the snapshotter does not get. */
+  readonly registryFlags: readonly string[]
   /** A line for stdout. */
   readonly print: (line: string) => void
 }
@@ -59,6 +62,8 @@ export async function pullIntoSnapshots(
       signal,
     }),
   )
+  const refused = image.layers.some(({state, descriptor}) => state === 'fetched' && saysLazy(descriptor))
+  if (isRemote && refused && request.registryFlags.length > 0) say(describeFlags(request.registryFlags))
   const {labels} = request
   if (Object.keys(labels).length > 0) await store.images.put(target.name, image.root, {labels, signal})
   return {name: target.name, digest: image.root.digest, layers: image.layers.map(reportLayer)}
@@ -74,6 +79,11 @@ export function noSnapshots(ref: string): CodedError {
 
 function describeFetched({descriptor, index, count, reason}: PulledLayer): string {
   return `layer ${index + 1}/${count} ${descriptor.digest.slice(0, 19)} is not lazy: ${reason}`
+}
+
+function describeFlags(flags: readonly string[]): string {
+  const names = flags.map(name => `--${name}`).join(', ')
+  return `the snapshotter reaches registries by itself and does not get ${names}: it has its configuration, and what docker login stored for the user that it runs as`
 }
 
 function reportLayer({descriptor: {digest}, state, reason}: PulledLayer): LazyPullReport['layers'][number] {

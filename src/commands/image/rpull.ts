@@ -4,6 +4,17 @@ import {platformFlags, progressFlags, registryFlags, userFlag} from '../../cli/f
 import type {LazyPullReport} from '../../cli/lazy-pulling.ts'
 import {platformsFrom} from '../../cli/platforms.ts'
 
+/** How this process reaches a registry is not how the snapshotter does. */
+const REGISTRY_FLAGS = [
+  'user',
+  'refresh',
+  'plain-http',
+  'skip-verify',
+  'hosts-dir',
+  'tlscacert',
+  'tlscert',
+] as const
+
 export default class ImageRpull extends BaseCommand {
   static override summary = 'Pull an image lazily: its layers are mounted, and fetched while they are used'
   static override description =
@@ -54,6 +65,7 @@ snapshotter.`
       labels,
       snapshotter: flags.snapshotter,
       skipContentVerify: flags['skip-content-verify'],
+      registryFlags: REGISTRY_FLAGS.filter(name => flags[name]),
       print: line => this.log(line),
     })
   }
