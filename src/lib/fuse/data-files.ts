@@ -15,7 +15,10 @@ export interface DataFileSystemOptions {
   readonly workers?: number
   /** How long a reader waits for data before it gets EIO. 30 seconds by default. */
   readonly deadlineMs?: number
-  /** KiB that the kernel reads ahead of a sequential reader. 1024 by default. */
+  /**
+   * KiB that the kernel reads ahead of a sequential reader, also beyond the file's end into the next one. 256 by default:
+   * of files in no order it then brings 1.65 times what is read; with 1024, 2.5 times, in hardly fewer requests.
+   */
   readonly readAheadKb?: number
   /** Without one, the mount dies with this process. */
   readonly keeper?: Keeper | undefined
@@ -45,7 +48,7 @@ export async function openDataFileSystem(options: DataFileSystemOptions): Promis
     mountpoint,
     workers: options.workers ?? 2,
     deadlineMs: options.deadlineMs ?? 30_000,
-    readAheadKb: options.readAheadKb ?? 1024,
+    readAheadKb: options.readAheadKb ?? 256,
     // The kernel reads the data files for EROFS, on which overlayfs must still fit.
     passthrough: false,
     exec: false,
