@@ -32,7 +32,7 @@ import {backingOf, type FileRange, type Passthrough} from './tree-passthrough.ts
 import {STATE_DIRECTORY_NAME, type StateFile} from './tree-state.ts'
 import * as tables from './tree-table.ts'
 
-const {EISDIR, ENODATA, ENOENT, ENOSYS, ENOTDIR, ERANGE} = constants.errno
+const {EINVAL, EISDIR, ENODATA, ENOENT, ENOSYS, ENOTDIR, ERANGE} = constants.errno
 
 /** A layer of the session's table. */
 export interface TreeEntry extends TableEntry {
@@ -81,7 +81,7 @@ export function createTreeHandler(
     return inode < layer.table.inodes || inode >= STATE_DIRECTORY ? {layer, inode} : undefined
   }
 
-  /** The attributes of an inode, and whether the kernel may keep them; undefined when another thread knows them. */
+  /** The attributes of an inode; undefined for a state file when another thread knows them. */
   const attributesOf = ({layer, inode}: Place): FuseAttributes | undefined => {
     if (inode === STATE_DIRECTORY) return stateDirectoryAttributes(layer.id)
     if (inode !== STATE_FILE) return inodeAttributes(layer.id, layer.table, inode)
@@ -166,7 +166,7 @@ export function createTreeHandler(
     const {passthrough} = place.layer.entry
     // The kernel takes this for all files: never ask again, and keep what is cached.
     if (!passthrough) return host.replyError(request, ENOSYS)
-    const backing = place.inode < STATE_DIRECTORY ? backingOf(passthrough, place.inode, rangeOf(place)) : 0
+    const backing = isInTable(place) ? backingOf(passthrough, place.inode, rangeOf(place)) : 0
     const flags = backing > 0 ? FOPEN_PASSTHROUGH : FOPEN_KEEP_CACHE
     host.reply(request, putOpenReply(host.body, 0, flags, backing))
   }
@@ -194,30 +194,29 @@ export function createTreeHandler(
     else replyBytes(request, value)
   }
 
-  /** Calls `answer` with the place that a request is about, if it is one of a layer's table. */
-  const atInode = (request: FuseRequest, answer: (place: Place) => void) => {
+  const getXattr = (request: FuseRequest) => {
     const place = placeOf(request)
-    if (place && place.inode < STATE_DIRECTORY) answer(place)
-    else if (place || request.nodeId === ROOT_NODE) host.replyError(request, ENODATA)
-    else host.defer(request)
+    if (!place && request.nodeId !== ROOT_NODE) return host.defer(request)
+    const {size, name} = parseGetXattr(request)
+    const value = isInTable(place) ? tables.xattrOf(place.layer.table, place.inode, name) : undefined
+    if (value) replySized(request, value, size)
+    else host.replyError(request, ENODATA)
   }
 
-  const getXattr = (request: FuseRequest) =>
-    atInode(request, ({layer, inode}) => {
-      const {size, name} = parseGetXattr(request)
-      const value = tables.xattrOf(layer.table, inode, name)
-      if (value) replySized(request, value, size)
-      else host.replyError(request, ENODATA)
-    })
+  const listXattrs = (request: FuseRequest) => {
+    const place = placeOf(request)
+    if (!place && request.nodeId !== ROOT_NODE) return host.defer(request)
+    // No names are an empty list: ENODATA would keep overlayfs from copying the file up.
+    const names = isInTable(place) ? tables.xattrNamesOf(place.layer.table, place.inode) : new Uint8Array(0)
+    replySized(request, names, parseListXattr(request).size)
+  }
 
-  // No names are an empty list: ENODATA would keep overlayfs from copying the file up.
-  const listXattrs = (request: FuseRequest) =>
-    atInode(request, ({layer, inode}) =>
-      replySized(request, tables.xattrNamesOf(layer.table, inode), parseListXattr(request).size),
-    )
-
-  const readLink = (request: FuseRequest) =>
-    atInode(request, ({layer, inode}) => replyBytes(request, tables.linkTargetOf(layer.table, inode)))
+  const readLink = (request: FuseRequest) => {
+    const place = placeOf(request)
+    if (!place) return host.defer(request)
+    if (isInTable(place)) replyBytes(request, tables.linkTargetOf(place.layer.table, place.inode))
+    else host.replyError(request, EINVAL)
+  }
 
   return {
     put: entry => {
@@ -266,6 +265,11 @@ export function createTreeHandler(
       }
     },
   }
+}
+
+/** False for the session's root and for state directories and files. */
+function isInTable(place: Place | undefined): place is Place {
+  return place !== undefined && place.inode < STATE_DIRECTORY
 }
 
 /** Where a file's data are. */
