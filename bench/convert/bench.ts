@@ -17,6 +17,7 @@ import {
   reference,
   type Subject,
 } from './contenders.ts'
+import {type Format, formatsNamed} from './formats.ts'
 import {type Reference, startReference} from './reference.ts'
 import {type Figures, figuresOf, formatTable} from './report.ts'
 
@@ -25,10 +26,11 @@ const results = join(root, 'bench/results')
 
 const USAGE = `usage: npm run bench:convert -- [options] [LAYOUT...]
 
-Converts OCI image layouts (tag "latest") to eStargz, with this project's ctr-remote and with the reference's, and
+Converts OCI image layouts (tag "latest") to eStargz or other formats, with this project's ctr-remote and with the reference's, and
 compares. Without LAYOUT: the image "python" of examples/images, which is made when it is not there.
 
   --large          the image "large" as well: more than 1 GB, which takes minutes to make and to convert
+  --formats LIST   into which formats: estargz (default), zstdchunked, ..., all; those the reference has are compared
   --rounds N       how often each is run (3)
   --cores LIST     on how many processors, e.g. 1,2,4 (at most 4)
   --no-reference   without the reference
@@ -38,6 +40,7 @@ compares. Without LAYOUT: the image "python" of examples/images, which is made w
 interface Options {
   readonly layouts: readonly string[]
   readonly large: boolean
+  readonly formats: readonly Format[]
   readonly rounds: number
   readonly cores: readonly number[]
   readonly withReference: boolean
@@ -59,28 +62,46 @@ async function main(): Promise<void> {
     const ceilingProgram = await buildCeiling(directory)
     const figures: Figures[] = []
     for (const subject of subjects) {
-      const best = ceiling(subject, ceilingProgram)
-      const contenders = options.cores.flatMap(cores => [
-        ours(subject, cores, directory),
-        oursAgain(subject, cores, directory),
-        ...(daemon ? [reference(subject, cores, daemon)] : []),
-      ])
-      const tarBytes = await best.tarBytes()
-      const outcomes = await takeTurns([...contenders, best], options.rounds)
-      const own = [...outcomes].map(([contender, runs]) => figuresOf(contender, runs, {subject, tarBytes}))
-      const sizes = `${(tarBytes / 1e6).toFixed(0)} MB of tar, ${(subject.layerBytes / 1e6).toFixed(1)} MB compressed`
-      process.stdout.write(
-        `\n${subject.name}: ${subject.layers.length} layers, ${sizes}\n${formatTable(own)}\n`,
-      )
-      process.stdout.write(
-        `same bytes whatever the cores and the round: ${isReproducible(outcomes) ? 'yes' : 'NO'}\n`,
-      )
-      figures.push(...own)
+      for (const format of options.formats) {
+        figures.push(...(await compare(subject, format, {options, directory, daemon, ceilingProgram})))
+      }
     }
     await save(figures, daemon?.version)
   } finally {
     await rm(directory, {recursive: true, force: true})
   }
+}
+
+/** What a comparison needs besides its task. */
+interface Arena {
+  readonly options: Options
+  readonly directory: string
+  readonly daemon: Reference | undefined
+  readonly ceilingProgram: string
+}
+
+/** Everyone's figures for one image in one format, printed. */
+async function compare(subject: Subject, format: Format, arena: Arena): Promise<readonly Figures[]> {
+  const {options, directory, daemon} = arena
+  const best = ceiling(subject, arena.ceilingProgram)
+  const contenders = options.cores.flatMap(cores => {
+    const task = {subject, format, cores}
+    const theirs = daemon && format.referenceFlags ? [reference(task, daemon)] : []
+    return [ours(task, directory), oursAgain(task, directory), ...theirs]
+  })
+  const tarBytes = await best.tarBytes()
+  const outcomes = await takeTurns([...contenders, ...(format.hasCeiling ? [best] : [])], options.rounds)
+  const figures = [...outcomes].map(([contender, runs]) =>
+    figuresOf(contender, runs, {subject, format, tarBytes}),
+  )
+  const sizes = `${(tarBytes / 1e6).toFixed(0)} MB of tar, ${(subject.layerBytes / 1e6).toFixed(1)} MB compressed`
+  process.stdout.write(
+    `\n${subject.name} to ${format.name}: ${subject.layers.length} layers, ${sizes}\n${formatTable(figures)}\n`,
+  )
+  process.stdout.write(
+    `same bytes whatever the cores and the round: ${isReproducible(outcomes) ? 'yes' : 'NO'}\n`,
+  )
+  return figures
 }
 
 function parseOptions(): Options | undefined {
@@ -89,6 +110,7 @@ function parseOptions(): Options | undefined {
     options: {
       help: {type: 'boolean', short: 'h'},
       large: {type: 'boolean', default: false},
+      formats: {type: 'string', default: 'estargz'},
       rounds: {type: 'string', default: '3'},
       cores: {type: 'string', default: String(Math.min(4, availableParallelism()))},
       'no-reference': {type: 'boolean', default: false},
@@ -99,6 +121,7 @@ function parseOptions(): Options | undefined {
   return {
     layouts: positionals.map(layout => resolve(layout)),
     large: values.large,
+    formats: formatsNamed(values.formats.split(',')),
     rounds: Number(values.rounds),
     cores: values.cores.split(',').map(Number),
     withReference: !values['no-reference'],

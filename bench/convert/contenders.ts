@@ -3,6 +3,7 @@
 import {mkdir, readFile} from 'node:fs/promises'
 import {join, resolve} from 'node:path'
 import {execa} from 'execa'
+import type {Format} from './formats.ts'
 import {type Measurement, measure} from './measure.ts'
 import type {Reference} from './reference.ts'
 
@@ -19,6 +20,8 @@ export interface Subject {
 /** What one conversion took, and how many bytes of layers it wrote. */
 export interface Outcome extends Measurement {
   readonly outputBytes: number
+  /** Bytes of TOCs that are kept outside of the layers. */
+  readonly tocBytes?: number
   /** Of the image it wrote; the same input must give the same on any number of cores. */
   readonly digest?: string
 }
@@ -39,27 +42,35 @@ export async function readSubject(layout: string, name: string): Promise<Subject
   }
 }
 
+/** What is converted, and how: into which format, on how many processors. */
+export interface Task {
+  readonly subject: Subject
+  readonly format: Format
+  readonly cores: number
+}
+
 /** This project, from layout to layout, with an empty cache each time. */
-export function ours(subject: Subject, cores: number, directory: string): Contender {
+export function ours(task: Task, directory: string): Contender {
   return {
     tool: 'ctr-remote',
-    cores,
-    run: round => convert(subject, cores, roundDirectory(directory, subject, cores, round)),
+    cores: task.cores,
+    run: round => convert(task, roundDirectory(directory, task, round)),
   }
 }
 
 /** The same conversion once more, with what the round's first one left: nothing has changed. */
-export function oursAgain(subject: Subject, cores: number, directory: string): Contender {
-  return {...ours(subject, cores, directory), tool: 'ctr-remote, again'}
+export function oursAgain(task: Task, directory: string): Contender {
+  return {...ours(task, directory), tool: 'ctr-remote, again'}
 }
 
 /** The reference, from image to image in containerd. */
-export function reference(subject: Subject, cores: number, daemon: Reference): Contender {
+export function reference({subject, format, cores}: Task, daemon: Reference): Contender {
   return {
     tool: 'reference',
     cores,
     async run() {
-      const command = daemon.convertCommand(`${subject.name}:source`, `${subject.name}:converted`)
+      const source = `${subject.name}:source`
+      const command = daemon.convertCommand(format.referenceFlags!, source, `${subject.name}:converted`)
       await daemon.limit(cpuList(cores))
       const took = await measure(command, {cpus: cpuList(cores), alsoPids: [daemon.pid]})
       const outputBytes = await daemon.layerBytes(`${subject.name}:converted`)
@@ -99,7 +110,7 @@ export async function buildCeiling(directory: string): Promise<string> {
   return program
 }
 
-async function convert(subject: Subject, cores: number, directory: string): Promise<Outcome> {
+async function convert({subject, format, cores}: Task, directory: string): Promise<Outcome> {
   await mkdir(directory, {recursive: true})
   const target = join(directory, 'converted')
   const env = {
@@ -110,14 +121,17 @@ async function convert(subject: Subject, cores: number, directory: string): Prom
   }
   const source = `oci:${subject.layout}:latest`
   const program = join(root, 'bin/ctr-remote')
-  const command = [program, 'image', 'convert', '--estargz', '--oci', source, `oci:${target}:latest`]
+  const command = [program, 'image', 'convert', ...format.flags, '--oci', source, `oci:${target}:latest`]
   const took = await measure(command, {cpus: cpuList(cores), env})
   const {layers, digest} = await readManifest(target)
-  return {...took, outputBytes: totalSize(layers), digest}
+  const tocs = format.flags.includes('--estargz-external-toc')
+    ? (await readManifest(target, 'latest-esgztoc')).layers
+    : []
+  return {...took, outputBytes: totalSize(layers), tocBytes: totalSize(tocs), digest}
 }
 
-function roundDirectory(directory: string, subject: Subject, cores: number, round: number): string {
-  return join(directory, `${subject.name}-${cores}-${round}`)
+function roundDirectory(directory: string, {subject, format, cores}: Task, round: number): string {
+  return join(directory, `${subject.name}-${format.name}-${cores}-${round}`)
 }
 
 function cpuList(cores: number): string {
@@ -127,14 +141,18 @@ function cpuList(cores: number): string {
 interface Blob {
   readonly digest: string
   readonly size: number
+  readonly annotations?: Readonly<Record<string, string>>
 }
 
-/** The layers of a layout's one image, and its manifest's digest. */
+/** The layers of a layout's image with this tag, and its manifest's digest. */
 async function readManifest(
   layout: string,
+  tag = 'latest',
 ): Promise<{readonly layers: readonly Blob[]; readonly digest: string}> {
   const index = JSON.parse(await readFile(join(layout, 'index.json'), 'utf8')) as {manifests: Blob[]}
-  const {digest} = index.manifests[0]!
+  const {digest} = index.manifests.find(
+    ({annotations}) => annotations?.['org.opencontainers.image.ref.name'] === tag,
+  )!
   const {layers} = JSON.parse(await readFile(blobPath(layout, digest), 'utf8')) as {layers: Blob[]}
   return {layers, digest}
 }

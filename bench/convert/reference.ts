@@ -19,7 +19,7 @@ export interface Reference extends AsyncDisposable {
   limit(cpus: string): Promise<void>
   /** Takes an OCI layout in, under a name. */
   load(layout: string, name: string): Promise<void>
-  convertCommand(source: string, target: string): readonly string[]
+  convertCommand(flags: readonly string[], source: string, target: string): readonly string[]
   /** The layers' bytes of an image. */
   layerBytes(name: string): Promise<number>
   remove(name: string): Promise<void>
@@ -57,12 +57,12 @@ export async function startReference(directory: string): Promise<Reference | str
         await execa('ctr', [...ctr, 'image', 'import', '--no-unpack', archive])
         await execa('rm', ['-f', archive])
       },
-      convertCommand: (source, target) => [
+      convertCommand: (flags, source, target) => [
         PROGRAM,
         ...ctr,
         'image',
         'convert',
-        '--estargz',
+        ...flags,
         '--oci',
         source,
         target,
