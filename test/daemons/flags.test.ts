@@ -1,5 +1,6 @@
 // The command line of the daemon, as Go's flag package reads it.
 
+import {resolve} from 'node:path'
 import {describe, expect, it} from 'vitest'
 import {parseFlags} from '../../src/daemons/snapshotter/flags.ts'
 
@@ -21,6 +22,7 @@ describe('flags', () => {
   check(['--address=unix:///a'], {address: '/a'})
   check(['--log-level', 'WARN'], {logLevel: 'warning'})
   check(['--root', '/a', '--root', '/b'], {root: '/b'})
+  check(['--root', 'a/../b', '--address=x.sock'], {root: resolve('b'), address: resolve('x.sock')})
 
   it('--version and --help count wherever they stand', () => {
     expect(parseFlags(['--root', '/r', '-version'])).toEqual({kind: 'version'})

@@ -243,4 +243,10 @@ describe('walk', () => {
     expect(() => [...snapshotter.walk(['name==a b'])]).toThrow(/unexpected text/)
     expect(() => [...snapshotter.walk(['name~=/(/'])]).toThrow(/regular expression/)
   })
+
+  it('gives a regular expression up that would take forever', async () => {
+    await snapshotter.prepare('a'.repeat(60), '', {}, signal)
+    expect(() => [...snapshotter.walk(['name~=/^(a+)+b$/'])]).toThrow(/takes longer than 100 ms/)
+    expect(names()).toHaveLength(1)
+  })
 })

@@ -1,5 +1,6 @@
 // The daemon's command line, in the manner of Go's flag package: `--name value`, `-name value`, `--name=value`.
 
+import {resolve} from 'node:path'
 import {CodedError} from '../../lib/errors/coded-error.ts'
 
 /** The names that the log knows, least first. */
@@ -10,7 +11,7 @@ export const DEFAULT_ADDRESS = '/run/containerd-stargz-grpc/containerd-stargz-gr
 export const DEFAULT_CONFIG = '/etc/containerd-stargz-grpc/config.toml'
 export const DEFAULT_ROOT = '/var/lib/containerd-stargz-grpc'
 
-/** What was asked for on the command line. */
+/** What was asked for on the command line; paths are absolute. */
 export interface DaemonFlags {
   readonly kind: 'run'
   /** Path of the unix socket. */
@@ -60,10 +61,10 @@ export function parseFlags(argv: readonly string[]): Invocation {
   }
   return {
     kind: 'run',
-    address: (values.get('address') ?? DEFAULT_ADDRESS).replace(/^unix:(?:\/\/)?/, ''),
-    config: values.get('config') ?? DEFAULT_CONFIG,
+    address: resolve((values.get('address') ?? DEFAULT_ADDRESS).replace(/^unix:(?:\/\/)?/, '')),
+    config: resolve(values.get('config') ?? DEFAULT_CONFIG),
     logLevel: parseLogLevel(values.get('log-level') ?? 'info'),
-    root: values.get('root') ?? DEFAULT_ROOT,
+    root: resolve(values.get('root') ?? DEFAULT_ROOT),
   }
 }
 

@@ -1,5 +1,6 @@
 // What the daemon tells over HTTP: metrics on a TCP address, and how the process is doing on a unix socket.
 
+import {chmod} from 'node:fs/promises'
 import {createServer, type IncomingMessage, type ServerResponse} from 'node:http'
 import {Session} from 'node:inspector/promises'
 import type {ListenOptions} from 'node:net'
@@ -36,7 +37,7 @@ export async function serveMetrics(address: string, metrics: Metrics): Promise<A
 /** Serves `/debug/vars` and `/debug/pprof/` on a unix socket until disposed; profiles are in V8's formats. */
 export async function serveDebug(socketPath: string): Promise<AsyncDisposable> {
   await makeWayForSocket(socketPath)
-  return serve({path: socketPath}, socketPath, {
+  const answers: Readonly<Record<string, Answer>> = {
     '/debug/vars': async (_, response) => {
       const vars = {
         cmdline: process.argv,
@@ -58,7 +59,11 @@ export async function serveDebug(socketPath: string): Promise<AsyncDisposable> {
       response.setHeader('content-type', 'application/json')
       getHeapSnapshot().pipe(response)
     },
-  })
+  }
+  const served = await serve({path: socketPath}, socketPath, answers)
+  // A heap holds credentials.
+  await chmod(socketPath, 0o600)
+  return served
 }
 
 /** A V8 `.cpuprofile`; ends early when the caller leaves. */

@@ -1,8 +1,8 @@
 // What the daemon keeps on disk of snapshots: `<root>/snapshotter/{metadata.db,snapshots/<id>/{fs,work}}`.
 
-import {mkdir} from 'node:fs/promises'
+import {mkdir, realpath} from 'node:fs/promises'
 import {join} from 'node:path'
-import {CodedError} from '../../lib/errors/coded-error.ts'
+import {CodedError, codeOf} from '../../lib/errors/coded-error.ts'
 import type {SnapshotDirectories, SnapshotTable} from '../../lib/snapshot/ports.ts'
 import {openSnapshotDirectories} from '../../lib/state/snapshot-directories.ts'
 import {openSnapshotTable} from '../../lib/state/sqlite-snapshot-table.ts'
@@ -13,14 +13,25 @@ export interface State extends Disposable {
 }
 
 /**
+ * Makes the root directory where it is missing. Resolves to its path without symlinks, which is how the kernel's list of
+ * mounts knows what is mounted below it.
+ */
+export async function makeRoot(root: string): Promise<string> {
+  try {
+    await mkdir(root, {recursive: true, mode: 0o700})
+    return await realpath(root)
+  } catch (cause) {
+    throw new CodedError(codeOf(cause), `Cannot make the root directory "${root}"`, {cause})
+  }
+}
+
+/**
  * Opens the state below `root`; whoever opens it has it alone until disposed: `failed-precondition` for anybody else.
  * Throws `corrupt` when the table is damaged, or does not belong to the directories.
  */
 export async function openState(root: string): Promise<State> {
   const directory = join(root, 'snapshotter')
-  await mkdir(directory, {recursive: true, mode: 0o700}).catch(cause => {
-    throw new CodedError('permission-denied', `Cannot make the root directory "${directory}"`, {cause})
-  })
+  await mkdir(directory, {recursive: true, mode: 0o700})
   const table = openSnapshotTable(join(directory, 'metadata.db'))
   try {
     const directories = await openSnapshotDirectories(directory)
