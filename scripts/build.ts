@@ -12,8 +12,9 @@ const ROOT = resolve(import.meta.dirname, '..')
 await bundle('dist/cli', listEntryPoints())
 await bundle('dist/daemons', [
   {in: 'src/daemons/snapshotter/start.ts', out: 'containerd-stargz-grpc'},
-  // The program of FUSE's worker threads, which is found by its name from any chunk.
+  // The programs of threads, which are found by their names from any chunk.
   {in: 'src/lib/fuse/worker.ts', out: 'fuse-worker'},
+  {in: 'src/daemons/snapshotter/parse-worker.ts', out: 'parse-worker'},
 ])
 await writeManifest()
 

@@ -11,8 +11,8 @@ import {
 import {tmpdir} from 'node:os'
 import {join} from 'node:path'
 import {afterEach, beforeEach, describe, expect, it} from 'vitest'
-import {createChunkBitmap, wrapChunkBitmap} from '../../src/lib/cache/chunk-bitmap.ts'
 import {openChunkJournal} from '../../src/lib/cache/chunk-journal.ts'
+import {createChunkBitmap, wrapChunkBitmap} from '../../src/lib/io/chunk-bitmap.ts'
 
 let directory: string
 let path: string

@@ -2,6 +2,7 @@
 
 import {writeFile} from 'node:fs/promises'
 import {join} from 'node:path'
+import {encodeErofs} from '../../src/lib/erofs/encode-image.ts'
 import {openDataFileSystem} from '../../src/lib/fuse/data-files.ts'
 import {createErofsBackend} from '../../src/lib/fuse/erofs-backend.ts'
 import type {Keeper} from '../../src/lib/fuse/keeper.ts'
@@ -48,9 +49,9 @@ export function mountableLayer(
       fetchedSize: 4096 * device.presentBlocks(),
       error: undefined,
     }),
-    file: async (fileName, make) => {
-      const path = join(directory, `${device.name}.${fileName}`)
-      await writeFile(path, await make())
+    image: async () => {
+      const path = join(directory, `${device.name}.erofs`)
+      await writeFile(path, encodeErofs(layer.root, {blockSize: 4096, dataSize: device.size}))
       return path
     },
     isComplete: () => device.presentBlocks() === layer.size / 4096,

@@ -4,7 +4,9 @@ import {mkdir, open, writeFile} from 'node:fs/promises'
 import {join} from 'node:path'
 import {gunzipSync} from 'node:zlib'
 import {describe, expect, it, onTestFinished} from 'vitest'
+import {GZIP_DECOMPRESSORS} from '../../src/lib/estargz/decompressor.ts'
 import {digestOf} from '../../src/lib/io/sha256.ts'
+import {createLayerParser} from '../../src/lib/layer/parse-layer.ts'
 import {treeOfToc} from '../../src/lib/layer/toc-tree.ts'
 import {extractTree} from '../../src/lib/rootfs/extract-tree.ts'
 import {payloadOffsetOf} from '../../src/lib/tar/tar-entry.ts'
@@ -76,12 +78,21 @@ describeWith(['root', 'getfattr'], 'an eStargz layer', () => {
       const mountable = {
         device: lazy,
         isComplete: () => false,
+        image: async () => {
+          const parse = createLayerParser(GZIP_DECOMPRESSORS)
+          const {image} = await parse({
+            where: 'the layer',
+            blobSize: prepared.bytes.length,
+            tail: prepared.bytes,
+            externalToc: undefined,
+            tocDigest: undefined,
+            wantsImage: true,
+          })
+          await writeFile(join(base, 'image'), image!)
+          return join(base, 'image')
+        },
         tree: async () => treeOfToc(prepared.open.files.values(), prepared.layout),
         state: () => ({digest: digestOf(prepared.bytes), size: blob.size, fetchedSize: 0, error: undefined}),
-        file: async (name: string, make: () => Promise<Uint8Array>) => {
-          await writeFile(join(base, name), await make())
-          return join(base, name)
-        },
       }
       await backend.mount(mountable, mountpoint, {})
       onTestFinished(() => backend.unmount(mountpoint))

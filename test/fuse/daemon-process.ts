@@ -4,9 +4,9 @@
 
 import {readFileSync} from 'node:fs'
 import {join} from 'node:path'
-import {createChunkBitmap} from '../../src/lib/cache/chunk-bitmap.ts'
 import {openDataFileSystem} from '../../src/lib/fuse/data-files.ts'
 import {openKeeper} from '../../src/lib/fuse/keeper.ts'
+import {createChunkBitmap} from '../../src/lib/io/chunk-bitmap.ts'
 
 const [directory = '', fetches = '0'] = process.argv.slice(2)
 const BLOCK = 4096

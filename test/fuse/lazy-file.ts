@@ -4,13 +4,13 @@ import {createHash} from 'node:crypto'
 import {closeSync, openSync, readFileSync, truncateSync, writeFileSync, writeSync} from 'node:fs'
 import {join} from 'node:path'
 import {onTestFinished} from 'vitest'
-import {type ChunkBitmap, createChunkBitmap} from '../../src/lib/cache/chunk-bitmap.ts'
 import {
   type DataFileSystem,
   type DataFileSystemOptions,
   openDataFileSystem,
 } from '../../src/lib/fuse/data-files.ts'
 import type {FuseLog, LazyDevice} from '../../src/lib/fuse/session.ts'
+import {type ChunkBitmap, createChunkBitmap} from '../../src/lib/io/chunk-bitmap.ts'
 import {temporaryDirectory} from '../support/temporary.ts'
 
 export const BLOCK = 4096

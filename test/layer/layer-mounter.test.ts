@@ -4,6 +4,7 @@ import {GZIP_DECOMPRESSORS} from '../../src/lib/estargz/decompressor.ts'
 import {digestOf} from '../../src/lib/io/sha256.ts'
 import {createFetchQueue} from '../../src/lib/layer/fetch-queue.ts'
 import {createLayerMounter, type LayerMounterOptions} from '../../src/lib/layer/layer-mounter.ts'
+import {createLayerParser} from '../../src/lib/layer/parse-layer.ts'
 import type {LayerOrigin, MountableLayer, MountBackend} from '../../src/lib/layer/ports.ts'
 import {createBulkCodec} from '../../src/lib/native/bulk-codec.ts'
 import type {Digest} from '../../src/lib/oci/digest.ts'
@@ -48,17 +49,13 @@ class RecordingBackend implements MountBackend {
   readonly mounted = new Map<string, MountableLayer>()
   readonly released: string[] = []
   readonly settled: string[] = []
-  readonly prepared: string[] = []
+  readonly wantsImages = true
   failure: Error | undefined
 
   async mount(layer: MountableLayer, mountpoint: string) {
     if (this.failure) throw this.failure
     this.mounted.set(mountpoint, layer)
     return 'erofs' as const
-  }
-
-  async prepare(layer: MountableLayer) {
-    this.prepared.push(layer.device.name)
   }
 
   async settle(_layer: MountableLayer, mountpoint: string) {
@@ -93,6 +90,7 @@ async function setUp(options: Partial<LayerMounterOptions> = {}, root?: string) 
     origin,
     backend,
     decompressors: GZIP_DECOMPRESSORS,
+    parse: createLayerParser(GZIP_DECOMPRESSORS),
     codec: createBulkCodec(),
     queue: createFetchQueue({prefetches: 2, backgrounds: 1, quietMs: 0}),
     log: {info: () => {}, debug: () => {}, warn: (_, message) => void warnings.push(message)},
@@ -186,7 +184,6 @@ describe('the mounter of layers', () => {
       'containerd.io/snapshot/remote/stargz.toc-digests': `${tocDigestOf(layer)},${tocDigestOf(other)}`,
     }
     await mounter.mount('/m/1', labelsOf(layer, both), SIGNAL)
-    await expect.poll(() => backend.prepared).toEqual([tocDigestOf(other).slice('sha256:'.length)])
     const blob = origin.blobs.get(other.descriptor.digest as Digest)!
     await expect.poll(() => blob.reads.length).toBe(2)
     await mounter.mount('/m/2', labelsOf(other, both), SIGNAL)

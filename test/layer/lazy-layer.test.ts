@@ -1,7 +1,7 @@
 import {join} from 'node:path'
 import {describe, expect, it} from 'vitest'
-import {wrapChunkBitmap} from '../../src/lib/cache/chunk-bitmap.ts'
 import {CodedError} from '../../src/lib/errors/coded-error.ts'
+import {wrapChunkBitmap} from '../../src/lib/io/chunk-bitmap.ts'
 import type {LazyLayer} from '../../src/lib/layer/lazy-layer.ts'
 import type {LayerData} from '../../src/lib/layer/ports.ts'
 import {

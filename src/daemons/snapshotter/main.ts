@@ -18,9 +18,8 @@ import {createNotify, type Notify} from './notify.ts'
 import {overlayOptionsOfThisMachine} from './overlay-options.ts'
 import {openKeychains, registryOptions} from './registry.ts'
 import {serveSnapshots} from './snapshots-service.ts'
-import {openState} from './state.ts'
+import {makeRoot, openState} from './state.ts'
 import {serveLazyLayers} from './status-service.ts'
-import {warmUp} from './warm-up.ts'
 
 /** What ends the daemon. */
 export type StopSignal = 'SIGTERM' | 'SIGINT'
@@ -44,8 +43,10 @@ export class StopRequest extends CodedError {
 }
 
 /** Runs until stopped. SIGTERM leaves what is mounted, for the next daemon; SIGINT unmounts it. */
-export async function runSnapshotter({flags, log, env, stop}: DaemonOptions): Promise<void> {
-  const config = await readConfig(flags, log)
+export async function runSnapshotter(options: DaemonOptions): Promise<void> {
+  const {log, env, stop} = options
+  const config = await readConfig(options.flags, log)
+  const flags = {...options.flags, root: await makeRoot(options.flags.root)}
   // The table is the lock on the root directory: it comes before everything that a second daemon must not touch.
   using state = await openState(flags.root)
   await makeWayForSocket(flags.address)
@@ -97,7 +98,6 @@ async function serve(options: ServeOptions, {snapshotter, mounter, cri}: Served)
   await server.listen(flags.address)
   log.info({address: flags.address, root: flags.root}, 'serving snapshots')
   notify('READY=1')
-  await warmUp()
   const signal = await stopSignalOf(stop)
   log.info({signal}, 'stopping')
   notify('STOPPING=1')

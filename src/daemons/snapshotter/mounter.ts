@@ -4,17 +4,17 @@ import {readFileSync} from 'node:fs'
 import {mkdir} from 'node:fs/promises'
 import {join} from 'node:path'
 import {openLayerCache} from '../../lib/cache/layer-cache.ts'
-import {GZIP_DECOMPRESSORS} from '../../lib/estargz/decompressor.ts'
 import {createFetchQueue} from '../../lib/layer/fetch-queue.ts'
 import {createLayerMounter, type RestorableMounter} from '../../lib/layer/layer-mounter.ts'
 import {createBulkCodec} from '../../lib/native/bulk-codec.ts'
 import {openRegistry, type Registry, type RegistryOptions} from '../../lib/registry/registry.ts'
 import type {LayerObserver} from '../../lib/snapshot/layer-observer.ts'
-import {ZSTD_DECOMPRESSORS} from '../../lib/zstdchunked/decompressor.ts'
 import {openBackend} from './backend.ts'
 import type {SnapshotterConfig} from './config.ts'
 import type {DaemonFlags} from './flags.ts'
+import {LAYER_FORMATS} from './layer-formats.ts'
 import type {Log} from './log.ts'
+import {createParserPool, type ParserPool} from './parser-pool.ts'
 import {createRegistryOrigin} from './registry-origin.ts'
 
 export interface MounterOptions {
@@ -36,6 +36,7 @@ export async function createMounter(options: MounterOptions): Promise<Restorable
   const {config, flags, log} = options
   const root = join(flags.root, 'stargz')
   await mkdir(root, {recursive: true, mode: 0o700})
+  const parsers = createParserPool()
   const registry = openRegistry(options.registry)
   try {
     const mounter = createLayerMounter({
@@ -46,7 +47,8 @@ export async function createMounter(options: MounterOptions): Promise<Restorable
       }),
       origin: createRegistryOrigin(registry),
       backend: await openBackend(root, config, log),
-      decompressors: [...GZIP_DECOMPRESSORS, ...ZSTD_DECOMPRESSORS],
+      decompressors: LAYER_FORMATS,
+      parse: parsers.parse,
       codec: createBulkCodec(),
       queue: createFetchQueue({
         prefetches: PREFETCHES,
@@ -59,7 +61,7 @@ export async function createMounter(options: MounterOptions): Promise<Restorable
       prefetchSize: config.prefetch ? config.prefetchSize : undefined,
       fill: config.backgroundFetch,
     })
-    return {...mounter, close: how => closeAll(mounter, registry, how)}
+    return {...mounter, close: how => closeAll(mounter, {registry, parsers}, how)}
   } catch (error) {
     await registry[Symbol.asyncDispose]()
     throw error
@@ -68,12 +70,13 @@ export async function createMounter(options: MounterOptions): Promise<Restorable
 
 async function closeAll(
   mounter: RestorableMounter,
-  registry: Registry,
+  {registry, parsers}: {readonly registry: Registry; readonly parsers: ParserPool},
   how: 'leave' | 'unmount',
 ): Promise<void> {
   try {
     await mounter.close(how)
   } finally {
+    await parsers[Symbol.asyncDispose]()
     await registry[Symbol.asyncDispose]()
   }
 }

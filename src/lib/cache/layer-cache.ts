@@ -25,10 +25,10 @@ import {
 } from 'node:fs/promises'
 import {join} from 'node:path'
 import {CodedError, codeOf, describeError, hasCode} from '../errors/coded-error.ts'
+import {createChunkBitmap} from '../io/chunk-bitmap.ts'
 import {createInOrder} from '../io/in-order.ts'
 import type {LayerCache, LayerData, LayerRecord} from '../layer/ports.ts'
 import {parseDigest} from '../oci/digest.ts'
-import {createChunkBitmap} from './chunk-bitmap.ts'
 import {openChunkJournal} from './chunk-journal.ts'
 
 export interface LayerCacheOptions {
@@ -119,6 +119,10 @@ export async function openLayerCache(options: LayerCacheOptions): Promise<LayerC
     }
   }
 
+  async function hasFile(key: string, name: string): Promise<boolean> {
+    return (await stat(join(directoryOf(key), name)).catch(() => undefined)) !== undefined
+  }
+
   const making = new Map<string, Promise<string>>()
 
   async function file(key: string, name: string, make: () => Promise<Uint8Array>): Promise<string> {
@@ -148,7 +152,7 @@ export async function openLayerCache(options: LayerCacheOptions): Promise<LayerC
     }
   }
 
-  return {find, hasBlob: digest => blobs.has(digest), remove, add, open: openData, file}
+  return {find, hasBlob: digest => blobs.has(digest), remove, add, open: openData, hasFile, file}
 }
 
 /** Makes the file at `path` unless it is there. */

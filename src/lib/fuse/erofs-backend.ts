@@ -1,21 +1,15 @@
 // Layers as EROFS mounts: metadata from an image beside the layer, data from the layer's file in the data file system,
 // or, once the layer is complete, from the plain file below it, so that no process of ours is involved any more.
 
-import {encodeErofs} from '../erofs/encode-image.ts'
 import type {MountableLayer, MountBackend, MountKind} from '../layer/ports.ts'
 import {mountErofs} from '../mount/mount-erofs.ts'
 import type {DataFileSystem} from './data-files.ts'
 import {countMounts, detachAll, findMount} from './mount-table.ts'
 
-/** EROFS blocks: the pages of the kernel's cache. */
-const BLOCK_SIZE = 4096
-/** The metadata image beside a layer's data. A change of what it holds needs another name. */
-const IMAGE_NAME = 'tree.erofs'
-
 export function createErofsBackend(dataFiles: DataFileSystem): MountBackend {
   async function mount(layer: MountableLayer, mountpoint: string): Promise<MountKind> {
     const {device} = layer
-    const image = await imageOf(layer)
+    const image = await layer.image()
     if (dataFiles.adopted && (await findMount(mountpoint))?.type === 'erofs') {
       // It has outlived the last daemon; whether it reads from us cannot be seen, so it may. A second one over it was
       // settled, and the first may still be in use.
@@ -33,25 +27,19 @@ export function createErofsBackend(dataFiles: DataFileSystem): MountBackend {
   /** Over the mount that there is: containers that use that one go on with it. */
   async function settle(layer: MountableLayer, mountpoint: string): Promise<MountKind> {
     const {device} = layer
-    const image = await imageOf(layer)
+    const image = await layer.image()
     mountErofs({image, data: device.path, target: mountpoint})
     await dataFiles.trim(device.name)
     return 'plain'
   }
 
   return {
+    wantsImages: true,
     mount,
-    prepare: async layer => void (await imageOf(layer)),
     settle,
     unmount: detachAll,
     release: name => dataFiles.remove(name),
     resume: () => dataFiles.resume(),
     close: how => dataFiles.close(how),
   }
-}
-
-function imageOf(layer: MountableLayer): Promise<string> {
-  return layer.file(IMAGE_NAME, async () =>
-    encodeErofs(await layer.tree(), {blockSize: BLOCK_SIZE, dataSize: layer.device.size}),
-  )
 }

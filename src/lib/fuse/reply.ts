@@ -2,8 +2,8 @@
 
 import {readSync, writeSync, writevSync} from 'node:fs'
 import {constants} from 'node:os'
-import {wrapChunkBitmap} from '../cache/chunk-bitmap.ts'
 import {CodedError} from '../errors/coded-error.ts'
+import {wrapChunkBitmap} from '../io/chunk-bitmap.ts'
 import {type FuseRequest, MAX_READ, OPCODE, OUT_HEADER_SIZE, putReplyHeader} from './protocol.ts'
 import type {SharedDevice} from './request-handler.ts'
 

@@ -13,7 +13,7 @@ export interface SharedDevice {
   readonly size: number
   /** The sparse file, open in this process: threads share descriptors. */
   readonly fd: number
-  /** Which blocks of 4 KiB the sparse file has, as src/lib/cache/chunk-bitmap.ts lays them out. */
+  /** Which blocks of 4 KiB the sparse file has, as src/lib/io/chunk-bitmap.ts lays them out. */
   readonly present: SharedArrayBuffer
 }
 

@@ -32,9 +32,8 @@ export function createTreeBackend(trees: TreeFileSystem, opaque: OpaqueMarks): M
   }
 
   return {
+    wantsImages: false,
     mount,
-    // Serving a tree is all that it takes.
-    prepare: async () => {},
     settle: async () => 'fuse',
     unmount: detachAll,
     release: async name => {

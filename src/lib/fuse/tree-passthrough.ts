@@ -15,7 +15,7 @@ import {
   writeSync,
 } from 'node:fs'
 import {join} from 'node:path'
-import {wrapChunkBitmap} from '../cache/chunk-bitmap.ts'
+import {wrapChunkBitmap} from '../io/chunk-bitmap.ts'
 import {closeBacking, openBacking} from '../native/system-calls.ts'
 import type {SharedDevice} from './request-handler.ts'
 

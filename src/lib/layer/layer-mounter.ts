@@ -6,6 +6,7 @@ import {CodedError, describeError} from '../errors/coded-error.ts'
 import type {LazyLayerMounter, LazyLayerStatus} from '../snapshot/lazy-layer-status.ts'
 import {type Labels, type LayerRequest, parseLabels} from './labels.ts'
 import {createLayerOpener} from './layer-opener.ts'
+import type {LayerParser} from './parse-layer.ts'
 import type {LayerOrigin, MountBackend, MountKind} from './ports.ts'
 import {createResolver} from './resolver.ts'
 import {createSharedLayers, type SharedLayer, type SharedLayersOptions} from './shared-layers.ts'
@@ -14,6 +15,7 @@ export interface LayerMounterOptions extends Omit<SharedLayersOptions, 'opener' 
   readonly origin: LayerOrigin
   readonly backend: MountBackend
   readonly decompressors: readonly Decompressor[]
+  readonly parse: LayerParser
 }
 
 export interface RestorableMounter extends LazyLayerMounter {
@@ -45,7 +47,7 @@ export function createLayerMounter(options: LayerMounterOptions): RestorableMoun
   })
   const layers = createSharedLayers({
     ...options,
-    opener: createLayerOpener({cache, origin, resolver, decompressors, observer}),
+    opener: createLayerOpener({...options, resolver, wantsImages: backend.wantsImages}),
     onComplete: layer => void settle(layer),
   })
   const mounts = new Map<string, Mounted>()
@@ -73,7 +75,6 @@ export function createLayerMounter(options: LayerMounterOptions): RestorableMoun
     const layer = await layers.acquire(request, {signal})
     try {
       mounts.set(mountpoint, {layer, kind: await backend.mount(layer, mountpoint, {signal})})
-      layer.forgetContents()
     } catch (error) {
       await release(layer)
       throw error
@@ -99,7 +100,6 @@ export function createLayerMounter(options: LayerMounterOptions): RestorableMoun
     try {
       const signal = AbortSignal.any([closing.signal, AbortSignal.timeout(RESOLVE_TIMEOUT_MS)])
       const layer = await layers.acquire(request, {signal})
-      await backend.prepare(layer)
       const isOver = setTimeout(() => void release(layer), AHEAD_MS)
       isOver.unref()
     } catch {

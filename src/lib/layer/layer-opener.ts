@@ -2,21 +2,13 @@
 
 import type {Decompressor} from '../compression/layer-format.ts'
 import {hasCode} from '../errors/coded-error.ts'
-import {type OpenLayer, openLayer} from '../estargz/open-layer.ts'
-import type {CallOptions} from '../oci/content-store.ts'
+import type {BlobSource, CallOptions} from '../oci/content-store.ts'
 import type {LayerObserver} from '../snapshot/layer-observer.ts'
+import type {DirectoryNode} from '../vfs/file-tree.ts'
 import type {LayerRequest} from './labels.ts'
-import type {LayerCache, LayerOrigin} from './ports.ts'
+import {type LayerParser, type ParsedLayer, type ParseTask, parseTree} from './parse-layer.ts'
+import type {LayerCache, LayerOrigin, LayerRecord} from './ports.ts'
 import type {Resolver} from './resolver.ts'
-import {type TailBlob, withTail} from './tail-blob.ts'
-import {type DeviceLayout, layOutDevice} from './toc-tree.ts'
-
-/** A layer's TOC, and where its files' data lie. Large: a few kB for each file. */
-export interface LayerContents {
-  readonly open: OpenLayer
-  readonly blob: TailBlob
-  readonly layout: DeviceLayout
-}
 
 /** What is to be opened. */
 export interface LayerIdentity {
@@ -27,29 +19,44 @@ export interface LayerIdentity {
   readonly verify: boolean
 }
 
+/** A layer whose record is in the cache. */
+export interface OpenedLayer extends Omit<ParsedLayer, 'image'> {
+  readonly blob: BlobSource
+  /** The path of its EROFS image. */
+  image(): Promise<string>
+  tree(): Promise<DirectoryNode>
+}
+
 export interface LayerOpenerOptions {
   readonly cache: LayerCache
   readonly origin: LayerOrigin
   readonly resolver: Resolver
+  readonly parse: LayerParser
   readonly decompressors: readonly Decompressor[]
+  /** Whether layers are mounted by EROFS images; then these are made with the rest. */
+  readonly wantsImages: boolean
   readonly observer: LayerObserver
 }
 
 export interface LayerOpener {
   /** Throws `unsupported` for a layer that cannot be read lazily, `corrupt` for one that is not what was promised. */
-  open(layer: LayerIdentity, options: CallOptions): Promise<LayerContents>
+  open(layer: LayerIdentity, options: CallOptions): Promise<OpenedLayer>
 }
 
+/** The image beside a layer's data. A change of what it holds needs another name. */
+const IMAGE_NAME = 'tree.erofs'
+
 export function createLayerOpener(options: LayerOpenerOptions): LayerOpener {
-  const {cache, observer} = options
+  const {cache, origin, observer, wantsImages} = options
 
   /** Undefined when the cache does not have the layer, or not soundly. */
-  async function openCached(layer: LayerIdentity, call: CallOptions): Promise<LayerContents | undefined> {
+  async function openCached(layer: LayerIdentity): Promise<OpenedLayer | undefined> {
     const record = await cache.find(layer.key)
     if (!record) return undefined
-    const blob = withTail(options.origin.blob(layer.request, record.blobSize), record.tail)
+    const wantsImage = wantsImages && !(await cache.hasFile(layer.key, IMAGE_NAME))
     try {
-      return await parse(layer, blob, record.externalToc, call)
+      const parsed = await options.parse(taskOf(layer, record, wantsImage))
+      return await keepImage(layer, parsed, origin.blob(layer.request, record.blobSize))
     } catch (error) {
       if (!hasCode(error, 'corrupt', 'unsupported')) throw error
       await cache.remove(layer.key)
@@ -57,33 +64,52 @@ export function createLayerOpener(options: LayerOpenerOptions): LayerOpener {
     }
   }
 
-  async function openRemote(layer: LayerIdentity, call: CallOptions): Promise<LayerContents> {
+  async function openRemote(layer: LayerIdentity, call: CallOptions): Promise<OpenedLayer> {
     const {key, request} = layer
     const started = performance.now()
     const {blob, externalToc} = await options.resolver.resolve(request, call)
     const resolved = performance.now()
     observer.event('metadataFetched', {layer: request.digest, part: 'toc', durationMs: resolved - started})
-    const contents = await parse(layer, blob, externalToc, call)
+    const record = {blobDigest: request.digest, blobSize: blob.size, tail: blob.tail(), externalToc}
+    const parsed = await options.parse(taskOf(layer, record, wantsImages))
     observer.event('tocParsed', {layer: request.digest, durationMs: performance.now() - resolved})
-    await cache.add(key, {blobDigest: request.digest, blobSize: blob.size, tail: blob.tail(), externalToc})
-    return contents
+    await cache.add(key, record)
+    return keepImage(layer, parsed, blob.whole)
   }
 
-  async function parse(
-    {request, verify}: LayerIdentity,
-    blob: TailBlob,
-    externalToc: Uint8Array | undefined,
-    call: CallOptions,
-  ): Promise<LayerContents> {
-    const open = await openLayer(blob, {
-      ...call,
-      where: `layer ${request.digest}`,
-      tocDigest: verify ? request.tocDigest : undefined,
-      decompressors: options.decompressors,
-      externalToc,
-    })
-    return {open, blob, layout: layOutDevice(open.files.values())}
+  async function keepImage(
+    layer: LayerIdentity,
+    parsed: ParsedLayer,
+    blob: BlobSource,
+  ): Promise<OpenedLayer> {
+    const {image: made, ...rest} = parsed
+    const imageWith = (image: Uint8Array | undefined) =>
+      cache.file(layer.key, IMAGE_NAME, async () => image ?? (await parseAgain(layer)).image!)
+    if (made) await imageWith(made)
+    return {...rest, blob, image: () => imageWith(undefined), tree: () => treeOf(layer)}
   }
 
-  return {open: async (layer, call) => (await openCached(layer, call)) ?? (await openRemote(layer, call))}
+  async function parseAgain(layer: LayerIdentity): Promise<ParsedLayer> {
+    return options.parse(taskOf(layer, await recordOf(layer), true))
+  }
+
+  async function treeOf(layer: LayerIdentity): Promise<DirectoryNode> {
+    return parseTree(taskOf(layer, await recordOf(layer), false), options.decompressors)
+  }
+
+  /** The record of a layer that is open, so that it should be in the cache. */
+  async function recordOf({key, request}: LayerIdentity): Promise<LayerRecord> {
+    const record = await cache.find(key)
+    if (record) return record
+    const {blob, externalToc} = await options.resolver.resolve(request, {})
+    return {blobDigest: request.digest, blobSize: blob.size, tail: blob.tail(), externalToc}
+  }
+
+  return {open: async (layer, call) => (await openCached(layer)) ?? (await openRemote(layer, call))}
+}
+
+function taskOf({request, verify}: LayerIdentity, record: LayerRecord, wantsImage: boolean): ParseTask {
+  const {blobSize, tail, externalToc} = record
+  const tocDigest = verify ? request.tocDigest : undefined
+  return {where: `layer ${request.digest}`, blobSize, tail, externalToc, tocDigest, wantsImage}
 }

@@ -1,7 +1,7 @@
 // What lazy layers need from outside: somewhere to keep what has been fetched, somewhere to fetch from, something that
 // mounts.
 
-import type {ChunkBitmap} from '../cache/chunk-bitmap.ts'
+import type {ChunkBitmap} from '../io/chunk-bitmap.ts'
 import type {BlobSource, CallOptions} from '../oci/content-store.ts'
 import type {Digest} from '../oci/digest.ts'
 import type {DirectoryNode} from '../vfs/file-tree.ts'
@@ -43,6 +43,7 @@ export interface LayerCache {
   add(key: string, record: LayerRecord): Promise<void>
   /** Opens the data of a layer that has a record. While they are open, the layer is in use and never evicted. */
   open(key: string, size: {readonly deviceSize: number; readonly chunkCount: number}): Promise<LayerData>
+  hasFile(key: string, name: string): Promise<boolean>
   /** A file that goes with a layer, made by `make` unless it is there. Resolves to its path. */
   file(key: string, name: string, make: () => Promise<Uint8Array>): Promise<string>
 }
@@ -91,11 +92,11 @@ export interface MountableLayer {
   readonly device: LazyDevice
   /** True once the device's file has everything. */
   isComplete(): boolean
+  /** The path of the EROFS image of its metadata. */
+  image(): Promise<string>
   tree(): Promise<DirectoryNode>
   /** How it is doing now. */
   state(): LayerState
-  /** A file kept with the layer; see `LayerCache.file`. */
-  file(name: string, make: () => Promise<Uint8Array>): Promise<string>
 }
 
 /** How a layer is mounted: `plain` needs nobody once it is. */
@@ -103,10 +104,10 @@ export type MountKind = 'erofs' | 'fuse' | 'plain'
 
 /** Shows layers as file systems. */
 export interface MountBackend {
+  /** Whether it mounts EROFS images. */
+  readonly wantsImages: boolean
   /** Mounts, or takes a mount over that has outlived the last daemon. */
   mount(layer: MountableLayer, mountpoint: string, options: CallOptions): Promise<MountKind>
-  /** Makes ahead what mounting a layer needs. */
-  prepare(layer: MountableLayer): Promise<void>
   /** Lets whoever comes next to `mountpoint` use a layer that has become complete without us, where that can be. */
   settle(layer: MountableLayer, mountpoint: string): Promise<MountKind>
   /** Unmounts what is at `mountpoint`, if anything. */

@@ -1,6 +1,6 @@
 // Which blocks of a device can be read from its file: those of which every chunk is there.
 
-import {type ChunkBitmap, createChunkBitmap} from '../cache/chunk-bitmap.ts'
+import {type ChunkBitmap, createChunkBitmap} from '../io/chunk-bitmap.ts'
 import {type ChunkMap, chunksIn} from './chunk-map.ts'
 import {DEVICE_BLOCK_SIZE} from './toc-tree.ts'
 

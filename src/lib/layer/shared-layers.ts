@@ -6,13 +6,11 @@ import {CodedError, describeError} from '../errors/coded-error.ts'
 import type {CallOptions} from '../oci/content-store.ts'
 import type {LayerObserver} from '../snapshot/layer-observer.ts'
 import type {SnapshotLog} from '../snapshot/ports.ts'
-import {mapChunks} from './chunk-map.ts'
 import type {FetchQueue} from './fetch-queue.ts'
 import type {LayerRequest} from './labels.ts'
-import type {LayerContents, LayerIdentity, LayerOpener} from './layer-opener.ts'
+import type {LayerIdentity, LayerOpener} from './layer-opener.ts'
 import {createLazyLayer, type LazyLayer} from './lazy-layer.ts'
 import type {LayerCache, LayerData, MountableLayer} from './ports.ts'
-import {treeOfToc} from './toc-tree.ts'
 
 /** `required`: a layer without digests is refused unless its label asks for it and this is `on-request`. */
 export type Verification = 'required' | 'on-request' | 'off'
@@ -41,8 +39,6 @@ export interface SharedLayer extends MountableLayer {
   readonly prefetchSize: number
   /** Makes what has been fetched survive a crash of the machine. */
   sync(): Promise<void>
-  /** Forgets the TOC, which can be many times as large as all the rest; it is read again where it is needed. */
-  forgetContents(): void
 }
 
 export interface SharedLayers {
@@ -97,19 +93,15 @@ export function createSharedLayers(options: SharedLayersOptions): SharedLayers {
   }
 
   async function open(identity: LayerIdentity, call: CallOptions): Promise<Holding> {
-    const {key, request, verify} = identity
-    const where = `layer ${request.digest}`
-    let contents: LayerContents | undefined = await options.opener.open(identity, call)
-    const map = mapChunks(contents.layout, where, verify)
+    const {key, request} = identity
+    const opened = await options.opener.open(identity, call)
+    const {map, format, image, tree} = opened
     const data = await cache.open(key, {deviceSize: map.deviceSize, chunkCount: map.count})
-    const {open: opened, blob} = contents
     const device = createLazyLayer({
+      ...opened,
       name: key,
-      where,
+      where: `layer ${request.digest}`,
       layer: request.digest,
-      blob: blob.whole,
-      memberKind: opened.decompressor.memberKind,
-      map,
       data,
       codec: options.codec,
       queue: options.queue,
@@ -117,31 +109,27 @@ export function createSharedLayers(options: SharedLayersOptions): SharedLayers {
       onComplete: () => options.onComplete(layer),
       onUncached: error => warnOf(request, error, 'cannot write to the cache: reading without it'),
     })
-    const landmarkSize = opened.landmark ? opened.prefetchSize : undefined
-    const prefetchSize = landmarkSize ?? request.prefetchSize ?? options.prefetchSize ?? 0
     const layer: SharedLayer = {
       request,
-      format: opened.decompressor.name,
+      format,
       device,
-      prefetchSize: options.prefetchSize === undefined ? 0 : prefetchSize,
+      prefetchSize: prefetchSizeOf(opened.prefetchSize ?? request.prefetchSize),
       isComplete: device.isComplete,
-      tree: async () => {
-        const {open: toc, layout} = contents ?? (await options.opener.open(identity, {}))
-        return treeOfToc(toc.files.values(), layout)
-      },
+      image,
+      tree,
       state: () => {
         const {totalBytes, keptBytes, lastError} = device.counters()
         return {digest: request.digest, size: totalBytes, fetchedSize: keptBytes, error: lastError}
       },
-      file: (name, make) => cache.file(key, name, make),
       sync: () => data.sync(),
-      forgetContents: () => {
-        contents = undefined
-      },
     }
     const fetching = new AbortController()
     const signal = AbortSignal.any([closing.signal, fetching.signal])
     return {layer, data, fetching, users: 1, fetched: fetchAhead(layer, signal)}
+  }
+
+  function prefetchSizeOf(wanted: number | undefined): number {
+    return options.prefetchSize === undefined ? 0 : (wanted ?? options.prefetchSize)
   }
 
   /** Fetches what will be needed: first what the layer says, then, in quiet times, the rest. */

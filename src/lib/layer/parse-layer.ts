@@ -1,0 +1,86 @@
+// From a layer's end to all that mounting and reading it takes. Needs nothing from outside, and much processor time and
+// memory, so that it can be done by a thread of its own.
+
+import type {MemberKind} from '../compression/codec.ts'
+import type {Decompressor} from '../compression/layer-format.ts'
+import {encodeErofs} from '../erofs/encode-image.ts'
+import {CodedError} from '../errors/coded-error.ts'
+import {type OpenLayer, openLayer} from '../estargz/open-layer.ts'
+import type {BlobSource} from '../oci/content-store.ts'
+import type {Digest} from '../oci/digest.ts'
+import type {DirectoryNode} from '../vfs/file-tree.ts'
+import {type ChunkMap, mapChunks} from './chunk-map.ts'
+import {withTail} from './tail-blob.ts'
+import {DEVICE_BLOCK_SIZE, layOutDevice, treeOfToc} from './toc-tree.ts'
+
+/** A layer to parse: plain data, so that it can be sent to another thread. */
+export interface ParseTask {
+  /** For messages. */
+  readonly where: string
+  readonly blobSize: number
+  /** The end of the blob, from the TOC on. */
+  readonly tail: Uint8Array
+  /** The TOC of a layer that keeps it in another image. */
+  readonly externalToc: Uint8Array | undefined
+  /** What the TOC's digest must be, and that of every chunk must be there; undefined: nothing is verified. */
+  readonly tocDigest: Digest | undefined
+  /** Whether to make the EROFS image. */
+  readonly wantsImage: boolean
+}
+
+/** What is known of a layer then; plain data, too. */
+export interface ParsedLayer {
+  /** For people: `eStargz`, … */
+  readonly format: string
+  readonly memberKind: MemberKind
+  readonly map: ChunkMap
+  /** Bytes of the blob to prefetch; undefined when the layer does not say. */
+  readonly prefetchSize: number | undefined
+  /** The EROFS image of its metadata, over a device as `map` describes it. */
+  readonly image: Uint8Array | undefined
+}
+
+/** Parses a layer; throws as `openLayer` and `mapChunks` do. */
+export type LayerParser = (task: ParseTask) => Promise<ParsedLayer>
+
+/** The parser, in the thread of the caller. */
+export function createLayerParser(decompressors: readonly Decompressor[]): LayerParser {
+  return async task => {
+    const open = await openTail(task, decompressors)
+    const layout = layOutDevice(open.files.values())
+    const map = mapChunks(layout, task.where, task.tocDigest !== undefined)
+    const imageOptions = {blockSize: DEVICE_BLOCK_SIZE, dataSize: layout.size} as const
+    return {
+      format: open.decompressor.name,
+      memberKind: open.decompressor.memberKind,
+      map,
+      prefetchSize: open.landmark && open.prefetchSize,
+      image: task.wantsImage ? encodeErofs(treeOfToc(open.files.values(), layout), imageOptions) : undefined,
+    }
+  }
+}
+
+/** The layer's tree, for who serves it file by file. */
+export async function parseTree(
+  task: ParseTask,
+  decompressors: readonly Decompressor[],
+): Promise<DirectoryNode> {
+  const {files} = await openTail(task, decompressors)
+  return treeOfToc(files.values(), layOutDevice(files.values()))
+}
+
+function openTail(task: ParseTask, decompressors: readonly Decompressor[]): Promise<OpenLayer> {
+  const {where, tail, externalToc, tocDigest, blobSize} = task
+  const blob = withTail(nothingOf(blobSize, where), tail)
+  return openLayer(blob, {where, tocDigest, decompressors, externalToc})
+}
+
+/** What lies before the end is not needed here. */
+function nothingOf(size: number, where: string): BlobSource {
+  return {
+    size,
+    read: async offset => {
+      throw new CodedError('corrupt', `Cannot open ${where}: it leads to byte ${offset}, before its TOC`)
+    },
+  }
+}
