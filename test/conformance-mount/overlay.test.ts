@@ -43,6 +43,26 @@ async function shell(cwd: string, command: string): Promise<string> {
   return stdout
 }
 
+/** `user::rw-`, `user:<user>:r--`, `group::---`, `mask::r--`, `other::---`, as Linux keeps it (posix_acl_xattr.h). */
+function accessForUser(user: number): Uint8Array {
+  const NOBODY = 0xffffffff
+  const entries = [
+    [0x01, 6, NOBODY],
+    [0x02, 4, user],
+    [0x04, 0, NOBODY],
+    [0x10, 4, NOBODY],
+    [0x20, 0, NOBODY],
+  ] as const
+  const bytes = Buffer.alloc(4 + 8 * entries.length)
+  bytes.writeUInt32LE(2)
+  for (const [index, [tag, permissions, id]] of entries.entries()) {
+    bytes.writeUInt16LE(tag, 4 + 8 * index)
+    bytes.writeUInt16LE(permissions, 6 + 8 * index)
+    bytes.writeUInt32LE(id, 8 + 8 * index)
+  }
+  return bytes
+}
+
 function lowerLayer(): SampleLayer {
   const {file, layer} = createLayerBuilder()
   return layer(
@@ -174,6 +194,22 @@ describeWith(['root', 'getfattr'], 'lazily mounted layers under overlayfs', () =
         expect(await shell(place, `${user} ./id`)).toContain('euid=12')
         expect(await shell(place, `${user} ./cat /proc/self/status`)).toMatch(/CapEff:\t0+400\n/)
       }
+    })
+
+    it('grant what access control lists say, and no more', async () => {
+      const backend = await openBackend(kind)
+      const {file, layer} = createLayerBuilder()
+      const attributes = {mode: 0o640, xattrs: new Map([['system.posix_acl_access', accessForUser(1000)]])}
+      const sample = layer(directory({listed: file('for 1000', attributes), plain: file('x', {mode: 0o640})}))
+      const {path} = await backend.mount(sample)
+      const merged = await overlay(backend, [path])
+      await chmod(backend.directory, 0o755)
+      const as = (user: number) =>
+        runCommand('setpriv', [`--reuid=${user}`, '--regid=1', '--clear-groups', 'cat', 'listed'], {
+          cwd: merged,
+        })
+      expect((await as(1000)).stdout).toBe('for 1000')
+      expect((await as(1001)).stderr).toContain('Permission denied')
     })
 
     it('show devices, and nothing where a device says so', async () => {

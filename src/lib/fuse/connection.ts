@@ -42,6 +42,8 @@ export interface ConnectionOptions {
   readonly passthrough: boolean
   /** Whether some files change. */
   readonly changing: boolean
+  /** Whether there are access control lists. */
+  readonly accessLists?: boolean | undefined
   /** KiB that the kernel may read ahead of a reader. */
   readonly readAheadKb: number
   /** Whether programs may be run from the mount itself, with set-id bits and devices in force. */
@@ -146,8 +148,8 @@ function mountAndNegotiate(fd: number, options: ConnectionOptions): Negotiated {
     // mount(2) has queued INIT, so that this does not block; nothing else comes before it is answered.
     const buffer = Buffer.alloc(REQUEST_BUFFER_SIZE)
     const request = parseRequest(buffer.subarray(0, readSync(fd, buffer, 0, buffer.length, null)))
-    const {readAheadKb, passthrough, changing} = options
-    const wishes = {readAhead: 1024 * readAheadKb, passthrough, changing}
+    const {readAheadKb, passthrough, changing, accessLists} = options
+    const wishes = {readAhead: 1024 * readAheadKb, passthrough, changing, accessLists}
     const answer = request?.opcode === OPCODE.init ? negotiate(request, wishes) : undefined
     if (!request || !answer) {
       throw new CodedError('unsupported', "Cannot serve FUSE: this kernel's protocol is too old")

@@ -127,6 +127,7 @@ const ASYNC_READ = 1 << 0
 const AUTO_INVAL_DATA = 1 << 12
 const DO_READDIRPLUS = 1 << 13
 const PARALLEL_DIROPS = 1 << 18
+const POSIX_ACL = 1 << 20
 const HAS_MAX_PAGES = 1 << 22
 const CACHE_SYMLINKS = 1 << 23
 const NO_OPENDIR_SUPPORT = 1 << 24
@@ -160,17 +161,20 @@ export interface Wishes {
   readonly passthrough: boolean
   /** Files whose attributes may not be kept change with their time, at which the kernel then drops what it has of them. */
   readonly changing: boolean
+  /** The kernel obeys access control lists, for which it asks where modes do not settle a matter. */
+  readonly accessLists?: boolean | undefined
 }
 
 /** Answers INIT: the reply's body, and what both sides will do. undefined when the kernel's protocol is not ours. */
 export function negotiate(
   request: FuseRequest,
-  {readAhead, passthrough, changing}: Wishes,
+  {readAhead, passthrough, changing, accessLists}: Wishes,
 ): {body: Buffer; negotiated: Negotiated} | undefined {
   const {bytes} = request
   const [major, minor] = [bytes.readUInt32LE(40), bytes.readUInt32LE(44)]
   if (major !== 7 || minor < MIN_MINOR) return undefined
-  const wanted = WANTED | (changing ? AUTO_INVAL_DATA : EXPLICIT_INVAL_DATA)
+  const caching = changing ? AUTO_INVAL_DATA : EXPLICIT_INVAL_DATA
+  const wanted = WANTED | caching | (accessLists ? POSIX_ACL : 0)
   const flags = bytes.readUInt32LE(52) & wanted
   const wanted2 = HAS_RESEND | (passthrough ? PASSTHROUGH : 0)
   const flags2 = (flags & INIT_EXT) !== 0 && bytes.length >= 60 ? bytes.readUInt32LE(56) & wanted2 : 0

@@ -89,6 +89,7 @@ export async function openTreeFileSystem(options: TreeFileSystemOptions): Promis
       passthrough: options.passthroughDirectory !== undefined,
       exec: true,
       changing: true,
+      accessLists: kind === 'tree',
       stateFiles: name => layers.get(name)?.state,
       keeper: options.keeper,
       log: options.log,
