@@ -53,7 +53,7 @@ export function describeConversion(
 export function reportConversion(
   report: ConversionReport,
   output: {
-    readonly format: 'json' | undefined
+    readonly format: string | undefined
     readonly print: (line: string) => void
     readonly say: (message: string) => void
   },

@@ -183,7 +183,7 @@ export const conversionFlags = {
     helpValue: 'podman|stargz',
   }),
   oci: Flags.boolean({description: 'convert Docker media types to OCI media types'}),
-  format: Flags.option({options: ['json'] as const})({
-    description: "print the result as nerdctl's --format json does",
+  format: Flags.string({
+    description: "json prints the result as nerdctl's --format json does, anything else as without it",
   }),
 }

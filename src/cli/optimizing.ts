@@ -21,6 +21,8 @@ import type {Profile, ProfileOptions} from '../lib/profile/profile-image.ts'
 import {parsePrefetchList, selectPrefetchFiles} from '../lib/record/prefetch-list.ts'
 import {encodeRecord} from '../lib/record/record-file.ts'
 import type {WorkloadOptions} from '../lib/runc/workload.ts'
+import {isZstdChunkedLayer} from '../lib/zstdchunked/is-zstdchunked-layer.ts'
+import type {LayerFormat} from './conversion.ts'
 
 export interface WatchFlags {
   readonly period: number
@@ -86,10 +88,15 @@ export async function readFirst(
   return layer => samePaths(profiles.get(layer.manifestDigest)?.layers[layer.layerIndex] ?? [])
 }
 
-/** For `--reuse`: whether a layer is eStargz already. */
-export async function isReusableLayer(layer: LayerToConvert): Promise<boolean> {
-  await using blob = await layer.content.open(layer.descriptor, layer)
-  return await isEstargzLayer(blob, layer.descriptor, layer)
+/** For `--reuse`: says whether a layer is in the wanted format already. */
+export function reusableLayers(format: LayerFormat): (layer: LayerToConvert) => Promise<boolean> {
+  return async layer => {
+    const {descriptor, content, signal} = layer
+    await using blob = await content.open(descriptor, {signal})
+    return format.kind === 'zstdchunked'
+      ? await isZstdChunkedLayer(blob, descriptor, {dialect: format.dialect, signal})
+      : await isEstargzLayer(blob, descriptor, {signal})
+  }
 }
 
 function runsHere({platform}: ManifestNode): boolean {

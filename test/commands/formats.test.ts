@@ -169,6 +169,22 @@ describe('zstd:chunked', () => {
     await run(0, 'verify', '-q', 'listed:1')
   })
 
+  it('stays as it is with --reuse, and --format json says so as nerdctl does', async () => {
+    await run(0, 'optimize', '-q', '--no-optimize', '--zstdchunked', '--oci', source, 'first:1')
+    const {stdout, stderr} = await run(
+      0,
+      ...['optimize', '-q', '--no-optimize', '--reuse', '--zstdchunked', '--oci', '--format=json'],
+      ...['--platform=linux/amd64,linux/arm64', 'first:1', 'second:1'],
+    )
+    expect(stderr.match(/reusing "sha256:[0-9a-f]{64}" without conversion/g)).toHaveLength(2)
+    const {layers} = await manifestOf('first:1')
+    expect((await manifestOf('second:1')).layers).toEqual(layers)
+    expect(JSON.parse(stdout)).toEqual({
+      Image: expect.stringMatching(/^docker.io\/library\/second:1@sha256:/),
+      ExtraImages: null,
+    })
+  })
+
   it('needs media types that can name it', async () => {
     const {stderr} = await run(2, 'convert', '-q', '--zstdchunked', source, 'docker:1')
     expect(stderr).toMatch(/--oci/)

@@ -16,9 +16,10 @@ const list = {multiple: true, multipleNonGreedy: true} as const
 export default class ImageOptimize extends BaseCommand {
   static override summary = 'Convert an image so that what its workload reads comes first'
   static override description =
-    `Runs the image in a sandbox (runc), watches which files it reads, and writes eStargz layers with these files first, so
-that a lazily pulled container starts before the rest is there. The digest of the new image is printed. What the
-workload prints goes to stderr. Source and target are names in the store, or places such as docker://… and oci:….`
+    `Runs the image in a sandbox (runc), watches which files it reads, and writes eStargz or zstd:chunked layers with these
+files first, so that a lazily pulled container starts before the rest is there. The digest of the new image is printed.
+What the workload prints goes to stderr. Source and target are names in the store, or places such as docker://… and
+oci:….`
   static override examples = [
     '<%= config.bin %> image optimize --oci example.com/foo:orig example.com/foo:esgz',
     `<%= config.bin %> image optimize --oci --entrypoint='["python3"]' --args='["-c","print(1)"]' --wait-on-line 1 python:3 python:esgz`,
@@ -31,7 +32,9 @@ workload prints goes to stderr. Source and target are names in the store, or pla
   }
 
   static override flags = {
-    reuse: Flags.boolean({description: 'keep eStargz layers that are valid and of which no file was read'}),
+    reuse: Flags.boolean({
+      description: 'keep layers that are valid in the wanted format already, and of which no file was read',
+    }),
     'no-optimize': Flags.boolean({description: 'run nothing, prioritize nothing'}),
     'record-out': Flags.string({
       description: 'write what was read to this file, for convert --estargz-record-in',
@@ -108,7 +111,7 @@ workload prints goes to stderr. Source and target are names in the store, or pla
     const {workloadFrom} = await import('../../cli/workload.ts')
     const workload = await workloadFrom(flags)
     const platforms = platformsFrom(flags)
-    const {isReusableLayer, listedFirst, nothingFirst, readFirst} = await import('../../cli/optimizing.ts')
+    const {listedFirst, nothingFirst, readFirst, reusableLayers} = await import('../../cli/optimizing.ts')
     const {createLayerConversion, parallelLayers} = await import('../../cli/layer-conversions.ts')
     const {openConversionTarget} = await import('../../cli/conversion-target.ts')
     const {describeConversion, reportConversion} = await import('../../cli/conversion-report.ts')
@@ -127,7 +130,7 @@ workload prints goes to stderr. Source and target are names in the store, or pla
       const layers = createLayerConversion(format, {
         ...session,
         prioritizedIn,
-        isReusable: flags.reuse ? isReusableLayer : undefined,
+        isReusable: flags.reuse ? reusableLayers(format) : undefined,
         onReuse: layer => say(`reusing "${layer.descriptor.digest}" without conversion`),
       })
       return convertImage(source, target.image, {
