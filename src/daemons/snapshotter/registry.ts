@@ -73,6 +73,11 @@ function mirrorOf({host, insecure, headers, requestTimeoutMs}: MirrorConfig) {
 }
 
 /** Nothing may take longer: to connect, to begin an answer, to go on with it. */
+
+/** A body that goes quiet is asked for again: waiting for it as long as for an answer would fail whole mounts. */
+const MAX_BODY_IDLE_MS = 10_000
+
+/** `ms` is 0 for no limits. */
 function timeoutsOf(ms: number): Timeouts {
-  return {connectMs: ms, headersMs: ms, bodyIdleMs: ms}
+  return {connectMs: ms, headersMs: ms, bodyIdleMs: Math.min(ms, MAX_BODY_IDLE_MS)}
 }
