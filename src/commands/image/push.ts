@@ -28,7 +28,7 @@ export default class ImagePush extends BaseCommand {
 
   static override flags = {
     'with-toc': Flags.boolean({
-      description: 'push the image of external TOCs, <name>-esgztoc, before the image that needs it',
+      description: 'push the image of external TOCs along, before the image that needs it',
     }),
     ...platformFlags,
     ...progressFlags,
