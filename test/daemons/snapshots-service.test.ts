@@ -292,6 +292,7 @@ describe('the status of lazy layers', () => {
     requests: 3,
     errors: 1,
     lastError: 'Cannot reach it',
+    hits: 12,
   }
   const refused: LazyLayerStatus = {
     mountpoint: '/m/0/fs',

@@ -22,6 +22,7 @@ export function createMetrics(): Metrics {
   const registers = [registry]
   collectDefaultMetrics({register: registry})
 
+  let updateHits = (): void => {}
   const milliseconds = new Histogram({
     name: 'stargz_fs_operation_duration_milliseconds',
     help: 'Latency in milliseconds of operations on layers',
@@ -65,6 +66,7 @@ export function createMetrics(): Metrics {
     help: 'Reads that reached the daemon, by whether the cache had everything',
     labelNames: ['result'],
     registers,
+    collect: () => updateHits(),
   })
   const onDemand = new Histogram({
     name: 'stargz_fs_on_demand_read_seconds',
@@ -107,8 +109,30 @@ export function createMetrics(): Metrics {
   }
   return {
     observer: {event: (name, fields) => handlers[name](fields)},
-    follow: status => registerLayerGauges(registry, status),
+    follow: status => {
+      registerLayerGauges(registry, status)
+      updateHits = countHits(reads, status)
+    },
     read: async () => ({text: await registry.metrics(), contentType: registry.contentType}),
+  }
+}
+
+/**
+ * Reads that were answered without us hearing of each: threads count them by layer. What has come in since the last
+ * scrape is added, so that the sum does not shrink when a layer is released.
+ */
+function countHits(reads: Counter<'result'>, status: () => readonly LazyLayerStatus[]): () => void {
+  let last = new Map<string, number>()
+  return () => {
+    const layers = status().filter(({lazy}) => lazy)
+    // A layer that is mounted in several places is counted once.
+    const now = new Map(layers.map(({digest, tocDigest, hits = 0}) => [`${digest} ${tocDigest}`, hits]))
+    // One that was released and opened again counts from the start.
+    for (const [layer, hits] of now) {
+      const before = last.get(layer) ?? 0
+      reads.inc({result: 'hit'}, hits >= before ? hits - before : hits)
+    }
+    last = now
   }
 }
 

@@ -74,6 +74,7 @@ export function createReplier(session: number): Replier {
         done += read
       }
       reply(request, length)
+      if (device.hits) Atomics.add(new BigInt64Array(device.hits), 0, 1n)
       return true
     },
   }

@@ -15,6 +15,8 @@ export interface SharedDevice {
   readonly fd: number
   /** Which blocks of 4 KiB the sparse file has, as src/lib/io/chunk-bitmap.ts lays them out. */
   readonly present: SharedArrayBuffer
+  /** A 64-bit number, increased with each READ that is answered from the sparse file. */
+  readonly hits?: SharedArrayBuffer
 }
 
 /** An entry of a session's table: a device, and whatever else its handler needs; sent to workers by structured clone. */

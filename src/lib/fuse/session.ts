@@ -22,6 +22,8 @@ export interface LazyDevice {
   readonly path: string
   /** One bit for each block of 4096 bytes, as `wrapChunkBitmap(present, size / 4096)` reads it; set after the bytes are. */
   readonly present: SharedArrayBuffer
+  /** A 64-bit number, increased with each READ that is answered from the sparse file. */
+  readonly hits?: SharedArrayBuffer
   /**
    * Exactly `length` bytes; fetches, verifies and stores what is missing. Whatever it throws, the reader gets EIO. The
    * signal aborts when nobody waits any longer; the call must then end soon.
@@ -149,12 +151,12 @@ export async function openSession<Entry extends TableEntry>(
   }
 }
 
-function openDevice({name, size, path, present}: LazyDevice): SharedDevice {
+function openDevice({name, size, path, present, hits}: LazyDevice): SharedDevice {
   if (!/^[0-9a-f-]{1,255}$/.test(name) || size % 4096 !== 0) {
     throw new CodedError('invalid-argument', `Cannot serve device ${JSON.stringify(name)} of ${size} bytes`)
   }
   try {
-    return {name, size, fd: openSync(path, 'r'), present}
+    return {name, size, fd: openSync(path, 'r'), present, ...(hits ? {hits} : {})}
   } catch (cause) {
     throw new CodedError('internal', `Cannot open the data of device "${name}": ${describeError(cause)}`, {
       cause,

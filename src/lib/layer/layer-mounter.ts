@@ -174,7 +174,7 @@ const NOTHING = {size: 0, fetched: 0, deviceSize: 0, present: 0, prefetchSize: 0
 
 function statusOf(mountpoint: string, {layer, kind}: Mounted): LazyLayerStatus {
   const {request, format, device, prefetchSize} = layer
-  const {keptBytes, totalBytes, presentBytes, requests, errors, lastError} = device.counters()
+  const {keptBytes, totalBytes, presentBytes, requests, errors, lastError, hits} = device.counters()
   return {
     mountpoint,
     reference: request.reference,
@@ -190,6 +190,7 @@ function statusOf(mountpoint: string, {layer, kind}: Mounted): LazyLayerStatus {
     prefetchSize,
     requests,
     errors,
+    hits,
     ...(lastError === undefined ? {} : {lastError}),
   }
 }

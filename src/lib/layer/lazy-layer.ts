@@ -31,6 +31,8 @@ export interface LayerCounters {
   readonly presentBytes: number
   readonly errors: number
   readonly lastError: string | undefined
+  /** Reads that needed nothing from the registry. */
+  readonly hits: number
 }
 
 export interface LazyLayerOptions extends Omit<StreamReaderOptions, 'onRequest'> {
@@ -81,6 +83,7 @@ export function createLazyLayer(options: LazyLayerOptions): LazyLayer {
   let isUncached = false
   const counted = {requests: 0, fetchedBytes: 0, keptBytes: 0, totalBytes: 0, presentBytes: 0, errors: 0}
   let lastError: string | undefined
+  const hits = new SharedArrayBuffer(BigInt64Array.BYTES_PER_ELEMENT)
   const reader = createStreamReader({
     ...options,
     onRequest: bytes => {
@@ -294,9 +297,10 @@ export function createLazyLayer(options: LazyLayerOptions): LazyLayer {
     size: map.deviceSize,
     path: data.path,
     present: blocks.bitmap.buffer,
+    hits,
     read,
     isComplete,
-    counters: () => ({...counted, lastError}),
+    counters: () => ({...counted, lastError, hits: Number(Atomics.load(new BigInt64Array(hits), 0))}),
     prefetch,
     fill,
   }

@@ -73,6 +73,8 @@ export interface LazyDevice {
   /** The sparse file with the blocks that are present, and which those are: a `ChunkBitmap` of blocks of 4096 bytes. */
   readonly path: string
   readonly present: SharedArrayBuffer
+  /** A 64-bit number: reads that were answered from the file alone. Whoever answers them counts. */
+  readonly hits?: SharedArrayBuffer
   /** Exactly `length` bytes, fetched and verified where they are missing. */
   read(offset: number, length: number, call: {readonly signal: AbortSignal}): Promise<Uint8Array>
 }

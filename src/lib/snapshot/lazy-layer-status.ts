@@ -24,6 +24,8 @@ export interface LazyLayerStatus {
   readonly prefetchSize: number
   /** Requests to the registry. */
   readonly requests: number
+  /** Reads that needed nothing from it; those that the kernel answers from its own cache are not seen. */
+  readonly hits?: number
   readonly errors: number
   readonly lastError?: string
 }

@@ -7,8 +7,9 @@ import type {LazyLayer, LazyLayerSchema} from './proto/lazy_layers_pb.ts'
 const BACKENDS = ['erofs', 'fuse', 'plain'] as const
 
 export function layerMessage(status: LazyLayerStatus): MessageInitShape<typeof LazyLayerSchema> {
+  const {hits, ...rest} = status
   return {
-    ...status,
+    ...rest,
     size: BigInt(status.size),
     fetched: BigInt(status.fetched),
     deviceSize: BigInt(status.deviceSize),
@@ -16,6 +17,7 @@ export function layerMessage(status: LazyLayerStatus): MessageInitShape<typeof L
     prefetchSize: BigInt(status.prefetchSize),
     requests: BigInt(status.requests),
     errors: BigInt(status.errors),
+    ...(hits === undefined ? {} : {hits: BigInt(hits)}),
   }
 }
 
@@ -37,6 +39,7 @@ export function layerOf(message: LazyLayer): LazyLayerStatus {
     prefetchSize: Number(message.prefetchSize),
     requests: Number(message.requests),
     errors: Number(message.errors),
+    ...(message.hits === undefined ? {} : {hits: Number(message.hits)}),
     ...(message.lastError === undefined ? {} : {lastError: message.lastError}),
   }
 }
