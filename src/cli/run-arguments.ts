@@ -3,7 +3,7 @@
 import {CodedError} from '../lib/errors/coded-error.ts'
 import {parseGpus, parseMount, type WorkloadOptions} from '../lib/runc/workload.ts'
 import type {FlagShape} from './argv.ts'
-import {CNI_DEFAULTS, readEnvFiles} from './workload.ts'
+import {readEnvFiles} from './workload.ts'
 
 /** Image and id. */
 const OWN_WORDS = 2
@@ -39,6 +39,8 @@ export interface RunFlags {
   readonly 'env-file'?: readonly string[] | undefined
   readonly mount?: readonly string[] | undefined
   readonly cni: boolean
+  readonly 'cni-plugin-conf-dir': string
+  readonly 'cni-plugin-dir': string
   readonly 'net-host': boolean
   readonly gpus?: string | undefined
 }
@@ -58,7 +60,7 @@ export async function runWorkloadFrom(flags: RunFlags, command: readonly string[
     cwd: flags.cwd,
     mounts: flags.mount?.map(parseMount),
     netHost: flags['net-host'],
-    cni: flags.cni ? CNI_DEFAULTS : undefined,
+    cni: flags.cni ? {confDir: flags['cni-plugin-conf-dir'], pluginDir: flags['cni-plugin-dir']} : undefined,
     terminal: flags.tty,
     gpus: flags.gpus ? parseGpus(flags.gpus) : undefined,
   }

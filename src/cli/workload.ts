@@ -2,13 +2,7 @@
 
 import {readFile} from 'node:fs/promises'
 import {CodedError} from '../lib/errors/coded-error.ts'
-import {
-  type CniOptions,
-  parseGpus,
-  parseHostEntry,
-  parseMount,
-  type WorkloadOptions,
-} from '../lib/runc/workload.ts'
+import {parseGpus, parseHostEntry, parseMount, type WorkloadOptions} from '../lib/runc/workload.ts'
 
 /** The flags that say what runs, and how. */
 export interface WorkloadFlags {
@@ -31,9 +25,6 @@ export interface WorkloadFlags {
   readonly 'net-host': boolean
   readonly gpus?: string | undefined
 }
-
-/** Where CNI keeps its plugins and their configuration, by its own convention. */
-export const CNI_DEFAULTS: CniOptions = {confDir: '/etc/cni/net.d', pluginDir: '/opt/cni/bin'}
 
 /** Largest --env-file, bytes: environments are limited to 128 KiB per string and a few MiB in all. */
 const MAX_ENV_FILE_SIZE = 4 * 1024 * 1024

@@ -39,6 +39,11 @@ code is the container's. Signals go to the container; the fourth Ctrl-C kills it
     privileged: Flags.boolean({description: 'all capabilities and devices'}),
     'net-host': Flags.boolean({description: "use the host's network", exclusive: ['cni']}),
     cni: Flags.boolean({description: 'network by CNI plugins'}),
+    'cni-plugin-conf-dir': Flags.string({
+      description: 'directory of CNI configurations; the first one counts',
+      default: '/etc/cni/net.d',
+    }),
+    'cni-plugin-dir': Flags.string({description: 'directory of CNI plugins', default: '/opt/cni/bin'}),
     gpus: Flags.string({description: 'indices separated by commas, or all'}),
     'pid-file': Flags.string({description: "write the process id of the container's first process here"}),
     cidfile: Flags.string({description: "write the container's id to this new file"}),
