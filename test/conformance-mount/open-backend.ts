@@ -5,7 +5,7 @@ import {mkdir} from 'node:fs/promises'
 import {join} from 'node:path'
 import {onTestFinished} from 'vitest'
 import type {OpaqueMarks} from '../../src/lib/fuse/tree-encode.ts'
-import type {MountBackend} from '../../src/lib/layer/ports.ts'
+import type {MountableLayer, MountBackend} from '../../src/lib/layer/ports.ts'
 import {unmountBelow} from '../../src/lib/mount/mounts.ts'
 import {temporaryDirectory} from '../support/temporary.ts'
 import {type BackendKind, createBackend, deviceName, mountableLayer} from './create-backend.ts'
@@ -17,12 +17,15 @@ export {BACKENDS} from './create-backend.ts'
 export interface MountedLayer {
   readonly path: string
   readonly device: SampleDevice
+  readonly mountable: MountableLayer
 }
 
 export interface TestBackend {
   /** The test's directory; what is below it is unmounted and deleted. */
   readonly directory: string
   readonly backend: MountBackend
+  /** Ends the serving; the end of the test does it otherwise. */
+  close(): Promise<void>
   /** Lines of the log. */
   readonly log: readonly string[]
   /** Mounts a layer under a name, its device empty unless one is given. */
@@ -42,19 +45,23 @@ export async function openBackend(kind: BackendKind, options: TestBackendOptions
   const note = (fields: object, message: string) => void lines.push(`${message} ${JSON.stringify(fields)}`)
   const log = {info: note, warn: note, debug: () => {}}
   const backend = await createBackend(kind, {...options, directory, log})
-  onTestFinished(() => backend.close('unmount'))
+  let closed: Promise<void> | undefined
+  const close = () => (closed ??= backend.close('unmount'))
+  onTestFinished(close)
   return {
     directory,
     log: lines,
     backend,
+    close,
     mount: async (layer, name = 'layer', given) => {
       const path = join(directory, name)
       await mkdir(path, {recursive: true})
       const device = given ?? createSampleDevice(layer, directory, deviceName(name))
       if (!given) onTestFinished(() => device.close())
-      await backend.mount(mountableLayer(directory, layer, device), path, {})
+      const mountable = mountableLayer(directory, layer, device)
+      await backend.mount(mountable, path, {})
       onTestFinished(() => backend.unmount(path))
-      return {path, device}
+      return {path, device, mountable}
     },
     unmount: async name => {
       await backend.unmount(join(directory, name))

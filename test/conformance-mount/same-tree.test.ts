@@ -54,6 +54,22 @@ describeWith(['root', 'getfattr'], 'a lazily mounted layer', () => {
       expect(device.reads).toEqual([])
     })
 
+    it('can be settled once it is complete, under the eyes of who reads it', async () => {
+      const backend = await openBackend(kind)
+      const {path, device, mountable} = await backend.mount(layer)
+      const reader = describeTree(path)
+      device.fill()
+      const settled = await backend.backend.settle(mountable, path)
+      expect(await reader).toEqual(plain)
+      expect(await describeTree(path)).toEqual(plain)
+      if (settled === 'plain') {
+        // Nobody serves it any more.
+        await backend.close()
+        expect(await describeTree(path)).toEqual(plain)
+      }
+      expect(settled).toBe(kind === 'erofs' ? 'plain' : 'fuse')
+    })
+
     it('fetches nothing to list it', async () => {
       const backend = await openBackend(kind)
       const {path, device} = await backend.mount(layer)
