@@ -14,8 +14,8 @@ export const STATE_FILE = 2 ** INODE_BITS - 1
 export const MAX_INODES = STATE_DIRECTORY
 
 /**
- * The number of a layer: from 1, so that no node is the session's root. Two names of a few hundred have the same one with
- * a probability of 10^-5; the session refuses the second.
+ * The number of a layer: from 1, so that no node is the session's root. That two of 300 names have the same one has a
+ * probability of 2 in 100,000; the session refuses the second.
  */
 export function layerIdOf(name: string): number {
   const digest = createHash('sha256').update(name).digest()

@@ -25,7 +25,7 @@ export const SIZE = 7
 /** A file's data offset; a directory's first entry and how many; a symlink's target in the bytes and its size; a device's major and minor number. */
 export const FIRST = 9
 export const COUNT = 10
-/** A directory's parent, the root's is itself; a file's own number otherwise. */
+/** The directory in which an inode was found first; the root's is itself. */
 export const PARENT = 11
 /** Where the list of extended attributes is in the bytes, plus one; 0 for none. */
 export const XATTRS = 12
@@ -39,7 +39,6 @@ export interface TreeTable {
   readonly inodes: number
   readonly hasXattrs: boolean
   readonly words: Uint32Array
-  /** `words`' index of inode 0. */
   readonly ends: Uint32Array
   readonly targets: Uint32Array
   readonly bytes: Uint8Array
