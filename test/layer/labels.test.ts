@@ -39,6 +39,12 @@ describe('the labels of a snapshot', () => {
     expect(parseLabels(labels)).toMatchObject({tocDigest: B, prefetchSize: 1234, skipVerify: true})
   })
 
+  it('may have the TOC digest under a key that Podman does not know', () => {
+    const own = {...RPULL, 'containerd.io/snapshot/ctr-remote/toc.digest': A}
+    expect(parseLabels(own).tocDigest).toBe(A)
+    expect(parseLabels({...own, 'containerd.io/snapshot/stargz/toc.digest': B}).tocDigest).toBe(B)
+  })
+
   it('tell the TOC digests of the other layers, where rpull is ours', () => {
     const tocs = {...RPULL, 'containerd.io/snapshot/remote/stargz.toc-digests': `-,${A}`}
     expect(parseLabels(tocs).neighbours).toEqual([

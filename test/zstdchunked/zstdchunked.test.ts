@@ -11,7 +11,7 @@ import {findAddon} from '../../src/lib/native/addon.ts'
 import {createNativeCodec} from '../../src/lib/native/bulk-codec.ts'
 import {createCrc64} from '../../src/lib/native/crc64.ts'
 import {createNodeCodec} from '../../src/lib/native/node-codec.ts'
-import {TOC_DIGEST, ZSTD_CHUNKED_CHECKSUM} from '../../src/lib/oci/annotations.ts'
+import {OWN_TOC_DIGEST, TOC_DIGEST, ZSTD_CHUNKED_CHECKSUM} from '../../src/lib/oci/annotations.ts'
 import {OCI_LAYER_ZSTD} from '../../src/lib/oci/media-type.ts'
 import {type ZstdChunkedDialect, zstdChunkedCompressor} from '../../src/lib/zstdchunked/compressor.ts'
 import {parseOldPositions, parsePositions} from '../../src/lib/zstdchunked/positions.ts'
@@ -117,6 +117,7 @@ describe('a zstd:chunked layer', () => {
     expect(podman.descriptor.annotations).not.toHaveProperty([TOC_DIGEST])
     expect(stargz.descriptor.annotations).not.toHaveProperty([ZSTD_CHUNKED_CHECKSUM])
     expect(stargz.descriptor.annotations![TOC_DIGEST]).toBe(stargz.tocDigest)
+    expect(podman.descriptor.annotations![OWN_TOC_DIGEST]).toBe(stargz.tocDigest)
     expect(parseOldPositions(podman.descriptor.annotations!)).toEqual(
       parseOldPositions(stargz.descriptor.annotations!),
     )

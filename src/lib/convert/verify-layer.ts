@@ -9,7 +9,7 @@ import {type OpenLayer, openLayer, readFooter} from '../estargz/open-layer.ts'
 import {mapOrdered} from '../io/ordered-map.ts'
 import {createDigester} from '../io/sha256.ts'
 import {windowedBlob} from '../io/windowed-blob.ts'
-import {TOC_DIGEST, UNCOMPRESSED_SIZE} from '../oci/annotations.ts'
+import {tocDigestOf, UNCOMPRESSED_SIZE} from '../oci/annotations.ts'
 import type {BlobSource, CallOptions} from '../oci/content-store.ts'
 import type {Descriptor} from '../oci/descriptor.ts'
 import type {Digest} from '../oci/digest.ts'
@@ -74,8 +74,7 @@ export async function verifyLayer(
 /** A layer that keeps its DiffID, is older than landmarks, or is Podman's, has none. */
 function mustHaveLandmark({decompressor}: OpenLayer, {annotations}: Descriptor): boolean {
   return (
-    decompressor === ESTARGZ ||
-    (decompressor.memberKind === 'zstd' && annotations?.[TOC_DIGEST] !== undefined)
+    decompressor === ESTARGZ || (decompressor.memberKind === 'zstd' && tocDigestOf(annotations) !== undefined)
   )
 }
 
@@ -85,7 +84,7 @@ async function openOrReport(
   findings: Finding[],
   options: VerifyLayerOptions,
 ): Promise<OpenLayer | undefined> {
-  const expected = descriptor.annotations?.[TOC_DIGEST]
+  const expected = tocDigestOf(descriptor.annotations)
   const {signal, externalToc} = options
   const opening = {signal, externalToc, where: descriptor.digest, annotations: descriptor.annotations}
   let kind: Finding['kind'] = 'footer'

@@ -1,6 +1,7 @@
 // What a snapshot's labels say about the layer to mount (stargz-snapshotter, fs/source: CRI's labels, then rpull's).
 
 import {CodedError} from '../errors/coded-error.ts'
+import {TOC_DIGEST, tocDigestOf} from '../oci/annotations.ts'
 import {type Digest, isDigest} from '../oci/digest.ts'
 
 export type Labels = Readonly<Record<string, string>>
@@ -13,7 +14,6 @@ const DIGEST = 'containerd.io/snapshot/remote/stargz.digest'
 const LAYERS = 'containerd.io/snapshot/remote/stargz.layers'
 /** Of our rpull: the TOC digests of `LAYERS`, in their order; `-` for a layer without. */
 const TOC_DIGESTS = 'containerd.io/snapshot/remote/stargz.toc-digests'
-const TOC_DIGEST = 'containerd.io/snapshot/stargz/toc.digest'
 const PREFETCH = 'containerd.io/snapshot/remote/stargz.prefetch'
 const SKIP_VERIFY = 'containerd.io/snapshot/remote/stargz.skipverify'
 
@@ -49,7 +49,7 @@ export function parseLabels(labels: Labels): LayerRequest {
       `Cannot mount a layer lazily: its snapshot has no label "${REFERENCE}"`,
     )
   }
-  const tocDigest = labels[TOC_DIGEST]
+  const tocDigest = tocDigestOf(labels)
   const prefetchSize = labels[PREFETCH]
   return {
     reference,

@@ -4,6 +4,8 @@ import {type Descriptor, withAnnotations} from './descriptor.ts'
 
 /** sha256 of the raw TOC JSON; on the layer descriptor. eStargz spec, "Verification". */
 export const TOC_DIGEST = 'containerd.io/snapshot/stargz/toc.digest'
+/** The same on layers that Podman 5 would refuse with it; our snapshotter, which is told this prefix too, takes either. */
+export const OWN_TOC_DIGEST = 'containerd.io/snapshot/ctr-remote/toc.digest'
 /** Size of the whole decompressed layer stream in bytes, decimal; on the layer descriptor. */
 export const UNCOMPRESSED_SIZE = 'io.containers.estargz.uncompressed-size'
 /**
@@ -28,9 +30,15 @@ export const CONTAINERD_IMAGE_NAME = 'io.containerd.image.name'
 /** What starts the keys that say how to read a layer lazily; they hold for one compressed form of it only. */
 const LAZY_PREFIXES = [
   'containerd.io/snapshot/stargz/',
+  'containerd.io/snapshot/ctr-remote/',
   'io.github.containers.zstd-chunked.',
   'io.containers.zstd-chunked.',
 ]
+
+/** What annotations of a descriptor, or labels of a snapshot, say the TOC's digest is. */
+export function tocDigestOf(annotations: Readonly<Record<string, string>> | undefined): string | undefined {
+  return annotations?.[TOC_DIGEST] ?? annotations?.[OWN_TOC_DIGEST]
+}
 
 /** True for an annotation that is about one lazily readable form of a layer, and must not survive another conversion. */
 export function isLazyAnnotation(key: string): boolean {

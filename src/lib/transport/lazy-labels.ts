@@ -1,7 +1,7 @@
 // The labels by which a remote snapshotter learns which layer it is asked for: those of containerd's CRI plugin and
 // transfer service, and those of `ctr-remote rpull`. Snapshotters read one set or the other, so both are sent.
 
-import {TOC_DIGEST} from '../oci/annotations.ts'
+import {TOC_DIGEST, tocDigestOf} from '../oci/annotations.ts'
 import type {Descriptor} from '../oci/descriptor.ts'
 import type {Digest} from '../oci/digest.ts'
 
@@ -50,7 +50,7 @@ export function lazyLabels(image: LazyImage, index: number): Readonly<Record<str
     // Ours: with them a snapshotter can open and prefetch all layers at once, and verify them.
     [`${STARGZ}toc-digests`]: listThatFits(
       `${STARGZ}toc-digests`,
-      neighbours.map(({annotations}) => annotations?.[TOC_DIGEST] ?? NO_TOC_DIGEST),
+      neighbours.map(({annotations}) => tocDigestOf(annotations) ?? NO_TOC_DIGEST),
     ),
     [`${STARGZ}prefetch`]: String(PREFETCH_SIZE),
     ...urlLabels(neighbours),

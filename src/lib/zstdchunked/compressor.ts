@@ -6,7 +6,7 @@
 import type {Compressor} from '../compression/layer-format.ts'
 import {compressPieces, END_OF_ARCHIVE} from '../estargz/compressor.ts'
 import {digestOf} from '../io/sha256.ts'
-import {TOC_DIGEST} from '../oci/annotations.ts'
+import {OWN_TOC_DIGEST, TOC_DIGEST} from '../oci/annotations.ts'
 import {encodeStargzFooter, type FramePosition} from './footer.ts'
 import {type Annotations, encodeOldPositions, encodePositions, type Positions} from './positions.ts'
 import {encodeSkippableHeader, SKIPPABLE_HEADER_SIZE} from './skippable-frame.ts'
@@ -59,7 +59,11 @@ export function zstdChunkedCompressor(level: number, dialect: ZstdChunkedDialect
 
 /** Podman 4 and stargz-snapshotter share some; what verifies the TOC tells Podman 5 and stargz-snapshotter apart. */
 function annotationsFor(dialect: ZstdChunkedDialect, positions: Positions, toc: Uint8Array): Annotations {
-  const own = dialect === 'podman' ? encodePositions(positions) : {[TOC_DIGEST]: digestOf(toc)}
+  const tocDigest = digestOf(toc)
+  const own =
+    dialect === 'podman'
+      ? {...encodePositions(positions), [OWN_TOC_DIGEST]: tocDigest}
+      : {[TOC_DIGEST]: tocDigest}
   return {...own, ...encodeOldPositions(positions)}
 }
 
