@@ -1,4 +1,4 @@
-import {createServer} from 'node:http'
+import {createServer, type ServerResponse} from 'node:http'
 import type {AddressInfo} from 'node:net'
 import {describe, expect, onTestFinished, test} from 'vitest'
 import {digestOf} from '../../src/lib/io/sha256.ts'
@@ -172,19 +172,50 @@ describe('the end of a blob', () => {
   })
 })
 
-test('a thousand reads at once share 32 connections', async () => {
-  let connections = 0
+/** A host of one blob that answers every range with what `answer` does. */
+async function openBlobFrom(answer: (first: number, last: number, response: ServerResponse) => void) {
   const server = createServer((request, response) => {
     const [, first, last] = /(\d+)-(\d+)/.exec(request.headers.range ?? '')!
-    const bytes = partOf(Number(first), Number(last) + 1 - Number(first))
-    response.writeHead(206, {'content-range': `bytes ${first}-${last}/${BYTES.length}`}).end(bytes)
-  }).on('connection', () => connections++)
+    answer(Number(first), Number(last), response)
+  })
   await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
-  onTestFinished(() => void server.close())
+  onTestFinished(() => {
+    server.closeAllConnections()
+    server.close()
+  })
   const {port} = server.address() as AddressInfo
-  const blob = await openClient()
-    .repository(`127.0.0.1:${port}/app`, {access: 'pull'})
-    .openBlob({mediaType: 'x', digest: digestOf(BYTES), size: BYTES.length})
+  const repository = openClient().repository(`127.0.0.1:${port}/app`, {access: 'pull'})
+  const blob = await repository.openBlob({mediaType: 'x', digest: digestOf(BYTES), size: BYTES.length})
+  return {server, blob}
+}
+
+const rangeHeader = (first: number, last: number) => ({
+  'content-range': `bytes ${first}-${last}/${BYTES.length}`,
+})
+
+test('a range that does not end is cut where it should', async () => {
+  const {blob} = await openBlobFrom((first, last, response) => {
+    response.writeHead(206, rangeHeader(first, last))
+    const more = () => void (response.destroyed || response.write('x', more))
+    response.write(BYTES.subarray(first, last + 1), more)
+  })
+  expect(Buffer.from(await blob.read(1000, 50))).toEqual(partOf(1000, 50))
+})
+
+test('a host may give a range in smaller ones, or more than was asked for', async () => {
+  const {blob} = await openBlobFrom((first, last, response) => {
+    const end = first === 0 ? 99_999 : Math.min(last + 10, BYTES.length - 1)
+    response.writeHead(206, rangeHeader(first, end)).end(BYTES.subarray(first, end + 1))
+  })
+  expect(Buffer.from(await blob.read(0, 200_000)).equals(partOf(0, 200_000))).toBe(true)
+})
+
+test('a thousand reads at once share 32 connections', async () => {
+  let connections = 0
+  const {server, blob} = await openBlobFrom((first, last, response) => {
+    response.writeHead(206, rangeHeader(first, last)).end(BYTES.subarray(first, last + 1))
+  })
+  server.on('connection', () => connections++)
   const offsets = Array.from({length: 1000}, (_, index) => index * 13)
   const reads = await Promise.all(offsets.map(offset => blob.read(offset, 10)))
   expect(reads.every((bytes, index) => partOf(index * 13, 10).equals(bytes))).toBe(true)

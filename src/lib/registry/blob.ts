@@ -81,7 +81,8 @@ export function openRegistryBlob(location: RepositoryLocation, descriptor: Descr
           const bytes = part.subarray(0, end - position)
           position += bytes.length
           if (bytes.length > 0) yield bytes
-          if (position === end && !body.exact) return
+          // An answer of the right length is read to its end, so that the connection can be used again.
+          if (position === end && (!body.exact || bytes.length < part.length)) return
         }
       } catch (error) {
         options.signal?.throwIfAborted()
