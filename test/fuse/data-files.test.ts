@@ -3,7 +3,7 @@
 import {execFile, spawn} from 'node:child_process'
 import {once} from 'node:events'
 import {truncateSync} from 'node:fs'
-import {type FileHandle, open, readdir, readFile, stat, statfs, writeFile} from 'node:fs/promises'
+import {chmod, type FileHandle, open, readdir, readFile, stat, statfs, writeFile} from 'node:fs/promises'
 import {join} from 'node:path'
 import {promisify} from 'node:util'
 import {expect, it, onTestFinished} from 'vitest'
@@ -58,7 +58,7 @@ function readDirectly(path: string, offset: number, size: number) {
   return {child, ended}
 }
 
-describeWith(['root', 'dd'], 'a data file', () => {
+describeWith(['root', 'dd', 'setpriv'], 'a data file', () => {
   it('is there for each device, with its size, for root alone', async () => {
     const {files, directory, mountpoint} = await serveDataFiles()
     const path = await files.add(createLazyFile(directory, noise(3 * BLOCK), 'abc-1'))
@@ -68,6 +68,17 @@ describeWith(['root', 'dd'], 'a data file', () => {
     expect(await stat(path)).toMatchObject({size: 3 * BLOCK, mode: 0o100400, uid: 0})
     expect(await stat(mountpoint)).toMatchObject({mode: 0o040500})
     expect(await statfs(mountpoint)).toMatchObject({bsize: 4096, files: 2})
+  })
+
+  it('is shut to everybody but root, also where its directory can be reached', async () => {
+    const {files, directory, mountpoint} = await serveDataFiles()
+    const file = createLazyFile(directory, noise(BLOCK))
+    file.store(0, BLOCK)
+    const path = await files.add(file)
+    await chmod(directory, 0o755)
+    const asNobody = (...command: string[]) => run('setpriv', ['--reuid=65534', '--clear-groups', ...command])
+    await expect(asNobody('cat', path)).rejects.toThrow('Permission denied')
+    await expect(asNobody('ls', mountpoint)).rejects.toThrow('Permission denied')
   })
 
   it('appears when it is added, also where its absence has been noticed', async () => {

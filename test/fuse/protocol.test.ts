@@ -6,7 +6,6 @@ import {
   encodeInvalidateInode,
   encodeResend,
   type FuseAttributes,
-  type FuseRequest,
   negotiate,
   parseGetXattr,
   parseInterrupt,
@@ -23,36 +22,7 @@ import {
   putStatfs,
   putXattrSize,
 } from '../../src/lib/fuse/protocol.ts'
-
-/** Little-endian numbers, each written with its width in bits; anything else is bytes. */
-function bytesOf(...parts: (readonly [number | bigint, 16 | 32 | 64] | string | Uint8Array)[]): Buffer {
-  return Buffer.concat(
-    parts.map(part => {
-      if (typeof part === 'string') return Buffer.from(part, 'latin1')
-      if (part instanceof Uint8Array) return part
-      const [value, bits] = part
-      const bytes = Buffer.alloc(8)
-      bytes.writeBigInt64LE(BigInt(value))
-      return bytes.subarray(0, bits / 8)
-    }),
-  )
-}
-
-/** A request as the kernel sends it. */
-function requestOf(
-  opcode: number,
-  nodeId: number | bigint,
-  ...body: Parameters<typeof bytesOf>
-): FuseRequest {
-  const rest = bytesOf(...body)
-  const bytes = bytesOf(
-    [40 + rest.length, 32],
-    [opcode, 32],
-    [0x8000_0000_0000_0007n - (1n << 64n), 64],
-    [nodeId, 64],
-  )
-  return parseRequest(Buffer.concat([bytes, bytesOf([1, 32], [2, 32], [4242, 32], [0, 32]), rest]))!
-}
+import {bytesOf, requestOf, requestWith} from './messages.ts'
 
 const ATTRIBUTES: FuseAttributes = {
   nodeId: 2 ** 40 + 5,
@@ -87,7 +57,7 @@ const FOREVER = [1_000_000_000, 64] as const
 
 describe('a request', () => {
   it('has a kind, an id that is echoed, an inode and the thread that waits', () => {
-    const request = requestOf(3, 2 ** 52 + 1)
+    const request = requestWith(0x8000_0000_0000_0007n, 3, 2 ** 52 + 1)
     expect(request).toMatchObject({opcode: 3, nodeId: 2 ** 52 + 1, pid: 4242, unique: 0x8000_0000_0000_0007n})
   })
 

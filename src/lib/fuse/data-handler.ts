@@ -18,7 +18,7 @@ import {
 } from './protocol.ts'
 import type {RequestHandler, RequestHost, SharedDevice, TableEntry} from './request-handler.ts'
 
-const {ENOSYS, ENODATA} = constants.errno
+const {ENOSYS} = constants.errno
 
 /**
  * The inode number of a device's file. It depends on nothing but the name, so that the inodes which the kernel knows mean
@@ -93,8 +93,6 @@ export function createDataHandler(host: RequestHost): RequestHandler {
         case OPCODE.releasedir:
         case OPCODE.destroy:
           return host.reply(request, 0)
-        case OPCODE.getxattr:
-          return host.replyError(request, ENODATA)
         case OPCODE.forget:
         case OPCODE.batchForget:
           // Inode numbers come from names: there is no count to keep.
