@@ -1,4 +1,4 @@
-import {expect, onTestFinished, test, vi} from 'vitest'
+import {describe, expect, onTestFinished, test, vi} from 'vitest'
 import {type Credential, parseUser} from '../../src/lib/registry/keychain.ts'
 import type {RegistryOptions} from '../../src/lib/registry/registry.ts'
 import type {RequestTrace} from '../../src/lib/registry/trace.ts'
@@ -68,6 +68,31 @@ test('blobs that are read at once share one token', async () => {
     readAll(await repository.openBlob(server.addBlob('app', sampleBytes(index))))
   await Promise.all(Array.from({length: 10}, (_, index) => read(index + 1)))
   expect(server.requests.filter(({url}) => url.startsWith('/token'))).toHaveLength(1)
+})
+
+describe('the token server of a host', () => {
+  /** Reads from one repository, then from another; what was asked for meanwhile. */
+  async function readTwo(beforeSecond: (server: FaultyRegistry) => void = () => undefined) {
+    const server = await startRegistry(BEARER)
+    const client = openClient({credential: PASSWORD})
+    const readFrom = async (name: string) => {
+      const repository = client.repository(`${server.host}/${name}`, {access: 'pull'})
+      await (await repository.openBlob(server.addBlob(name, sampleBytes(10)))).read(0, 1)
+    }
+    await readFrom('one')
+    beforeSecond(server)
+    await readFrom('two')
+    return server.requests.map(({url}) => (url.startsWith('/token') ? 'token' : url.split('/')[2])).join(' ')
+  }
+
+  test('is that of its other repositories, too: they are asked with a token at once', async () => {
+    expect(await readTwo()).toBe('one token one token two')
+  })
+
+  test('is no reason to fail: without a token from it, the host is asked what it wants', async () => {
+    const refuse = (server: FaultyRegistry) => server.inject({url: /^.token/}, {kind: 'status', status: 403})
+    expect(await readTwo(refuse)).toBe('one token one token two token two')
+  })
 })
 
 test('a token is used as long as it lives, and renewed when it is refused', async () => {

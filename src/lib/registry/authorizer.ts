@@ -40,6 +40,8 @@ export interface CredentialSources {
 /** An authorizer for the life of a session; `send` makes the requests to token servers. */
 export function createAuthorizer(sources: CredentialSources, send: TokenSender): Authorizer {
   const methods = new Map<string, Method>()
+  /** Where hosts have sent us for tokens: it is the same for their other repositories, and knowing it saves a 401. */
+  const tokenServers = new Map<string, Challenge['params']>()
   const tokens = new Map<string, Promise<Token>>()
 
   async function credentialFor(endpoint: Endpoint, options: CallOptions): Promise<Credential | undefined> {
@@ -84,6 +86,22 @@ export function createAuthorizer(sources: CredentialSources, send: TokenSender):
     }
   }
 
+  /** A guess: when it fails, the request goes without, and what the host answers is what counts. */
+  async function headerFromTokenServer(
+    endpoint: Endpoint,
+    scopes: readonly string[],
+    options: CallOptions,
+  ): Promise<string | undefined> {
+    const params = tokenServers.get(endpoint.origin)
+    if (!params) return undefined
+    try {
+      return `Bearer ${(await sharedToken(endpoint, params, mergeScopes(scopes), options)).value}`
+    } catch {
+      options.signal?.throwIfAborted()
+      return undefined
+    }
+  }
+
   function forget(sent: string): void {
     for (const [key, pending] of tokens) {
       void pending.then(
@@ -96,7 +114,7 @@ export function createAuthorizer(sources: CredentialSources, send: TokenSender):
   return {
     async header(endpoint, scopes, options) {
       const method = methods.get(methodKey(endpoint))
-      if (!method) return undefined
+      if (!method) return headerFromTokenServer(endpoint, scopes, options)
       if (method.kind === 'basic') return method.header
       const wanted = mergeScopes(scopes)
       const asked = method.askedScopes.get(wanted.join(' '))
@@ -112,6 +130,7 @@ export function createAuthorizer(sources: CredentialSources, send: TokenSender):
         const askedScopes = known?.kind === 'bearer' ? known.askedScopes : new Map<string, string>()
         if (bearer.params.scope) askedScopes.set(mergeScopes(scopes).join(' '), bearer.params.scope)
         methods.set(methodKey(endpoint), {kind: 'bearer', params: bearer.params, askedScopes})
+        tokenServers.set(endpoint.origin, bearer.params)
         if (sent) forget(sent)
         return true
       }
