@@ -34,7 +34,11 @@ export function createTreeBackend(trees: TreeFileSystem, opaque: OpaqueMarks): M
   return {
     wantsImages: false,
     mount,
-    settle: async () => 'fuse',
+    // Nothing to hand over; but what readers have cached, the sparse file below need not have in memory as well.
+    settle: async ({device}) => {
+      await trees.trim(device.name)
+      return 'fuse'
+    },
     unmount: detachAll,
     release: async name => {
       directories.delete(name)
