@@ -12,7 +12,7 @@
 #define MAX_ARGS 8
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
-enum job_kind { JOB_COMPRESS, JOB_HASH, JOB_CHECKSUM, JOB_READ, JOB_INFLATE, JOB_UPDATE, JOB_UPDATE_PIECES, JOB_FINAL };
+enum job_kind { JOB_COMPRESS, JOB_HASH, JOB_CHECKSUM, JOB_READ, JOB_INFLATE, JOB_UNPACK, JOB_UPDATE, JOB_UPDATE_PIECES, JOB_FINAL };
 
 // One call on its way through the thread pool.
 struct job {
@@ -22,6 +22,7 @@ struct job {
 	struct spool spool;
 	struct piece_lists lists;
 	struct sha256_stream *stream;
+	struct unpacking unpacking;
 	const uint8_t *in;
 	size_t in_size;
 	uint8_t *out;
@@ -109,6 +110,9 @@ static void run_job(napi_env env, void *data)
 		break;
 	case JOB_INFLATE:
 		job->error = inflate_member(job->member, job->in, job->in_size, job->out, job->out_size);
+		break;
+	case JOB_UNPACK:
+		job->error = unpack_streams(&job->unpacking, job->out);
 		break;
 	case JOB_UPDATE:
 		job->error = sha256_stream_update(job->stream, job->in, job->in_size);
@@ -324,6 +328,39 @@ static napi_value js_inflate_member(napi_env env, napi_callback_info info)
 	if (!(job->out = malloc(job->out_size + 1)))
 		return out_of_memory(env, job);
 	return start_job(env, job, args, 3);
+}
+
+// unpackStreams(kind, bytes, streams, chunks, hashes | undefined, fd): Promise<Uint8Array>
+static napi_value js_unpack_streams(napi_env env, napi_callback_info info)
+{
+	napi_value args[MAX_ARGS];
+	struct job *job = new_job(JOB_UNPACK);
+	int32_t kind;
+	const void *streams, *chunks;
+	size_t numbers, hashes_size = 0;
+	napi_valuetype hashes_type;
+	if (!job)
+		return bad_arguments(env, job);
+	struct unpacking *unpacking = &job->unpacking;
+	if (!get_args(env, info, args, 6) || napi_get_value_int32(env, args[0], &kind) != napi_ok ||
+	    !bytes_of(env, args[1], &unpacking->bytes, &unpacking->size) ||
+	    !array_of(env, args[2], napi_float64_array, &streams, &numbers) || numbers % 4 != 0)
+		return bad_arguments(env, job);
+	unpacking->stream_count = numbers / 4;
+	if (!array_of(env, args[3], napi_float64_array, &chunks, &numbers) || numbers % 3 != 0 ||
+	    napi_typeof(env, args[4], &hashes_type) != napi_ok || napi_get_value_int32(env, args[5], &unpacking->fd) != napi_ok)
+		return bad_arguments(env, job);
+	unpacking->chunk_count = numbers / 3;
+	if (hashes_type != napi_undefined && (!bytes_of(env, args[4], &unpacking->hashes, &hashes_size) ||
+					      hashes_size != 32 * unpacking->chunk_count))
+		return bad_arguments(env, job);
+	unpacking->kind = kind ? MEMBER_ZSTD : MEMBER_GZIP;
+	unpacking->streams = streams;
+	unpacking->chunks = chunks;
+	job->out_size = unpacking->stream_count;
+	if (!(job->out = calloc(job->out_size + 1, 1)))
+		return out_of_memory(env, job);
+	return start_job(env, job, args, 6);
 }
 
 static void free_digester(napi_env env, void *data, void *hint)
@@ -578,6 +615,7 @@ NAPI_MODULE_INIT()
 		{"checksumPieces", js_checksum_pieces},
 		{"readPieces", js_read_pieces},
 		{"inflateMember", js_inflate_member},
+		{"unpackStreams", js_unpack_streams},
 		{"createDigester", js_create_digester},
 		{"digesterUpdate", js_digester_update},
 		{"digesterUpdatePieces", js_digester_update_pieces},

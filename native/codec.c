@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <libdeflate.h>
 #include <openssl/evp.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -410,6 +411,94 @@ static const char *inflate_zstd(const uint8_t *bytes, size_t size, uint8_t *out,
 const char *inflate_member(enum member_kind kind, const uint8_t *bytes, size_t size, uint8_t *out, size_t out_size)
 {
 	return kind == MEMBER_GZIP ? inflate_gzip(bytes, size, out, out_size) : inflate_zstd(bytes, size, out, out_size);
+}
+
+// A member says how much it decompresses to. Behind a chunk there are the headers of what comes next, but not more.
+static bool output_size(const struct unpacking *unpacking, const uint8_t *in, size_t in_size, size_t wanted, size_t *size)
+{
+	static const size_t max_excess = 1 << 20;
+	if (unpacking->kind == MEMBER_GZIP) {
+		if (in_size < GZIP_HEADER_SIZE + GZIP_TRAILER_SIZE)
+			return false;
+		const uint8_t *end = in + in_size;
+		*size = (size_t)end[-4] | (size_t)end[-3] << 8 | (size_t)end[-2] << 16 | (size_t)end[-1] << 24;
+	} else {
+		unsigned long long told = ZSTD_getFrameContentSize(in, in_size);
+		if (told == ZSTD_CONTENTSIZE_UNKNOWN || told == ZSTD_CONTENTSIZE_ERROR)
+			return false;
+		*size = (size_t)told;
+	}
+	return *size >= wanted && *size <= wanted + max_excess;
+}
+
+// A number of JavaScript's as a size, if it can be one.
+static bool size_of(double number, size_t *size)
+{
+	if (!(number >= 0 && number <= 9007199254740991.0))
+		return false;
+	*size = (size_t)number;
+	return true;
+}
+
+static bool write_fully(int fd, const uint8_t *bytes, size_t size, off_t offset)
+{
+	while (size > 0) {
+		ssize_t n = pwrite(fd, bytes, size, offset);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return false;
+		bytes += n;
+		size -= (size_t)n;
+		offset += n;
+	}
+	return true;
+}
+
+static bool unpack_stream(const struct unpacking *unpacking, size_t stream, size_t first_chunk)
+{
+	const double *place = unpacking->streams + 4 * stream;
+	size_t from, to, wanted, count, size, start, length, offset;
+	if (!size_of(place[0], &from) || !size_of(place[1], &to) || !size_of(place[2], &wanted) || !size_of(place[3], &count) ||
+	    from > to || to > unpacking->size || !output_size(unpacking, unpacking->bytes + from, to - from, wanted, &size))
+		return false;
+	uint8_t *output = scratch_of(size + 1);
+	if (!output || inflate_member(unpacking->kind, unpacking->bytes + from, to - from, output, size))
+		return false;
+	for (size_t i = first_chunk; i < first_chunk + count; i++) {
+		const double *chunk = unpacking->chunks + 3 * i;
+		uint8_t hash[EVP_MAX_MD_SIZE];
+		if (!size_of(chunk[0], &start) || !size_of(chunk[1], &length) || !size_of(chunk[2], &offset) || start > size ||
+		    length > size - start)
+			return false;
+		if (unpacking->hashes && (!EVP_DigestInit_ex(hasher, sha256(), NULL) ||
+					  !EVP_DigestUpdate(hasher, output + start, length) ||
+					  !EVP_DigestFinal_ex(hasher, hash, NULL) ||
+					  memcmp(hash, unpacking->hashes + 32 * i, 32) != 0))
+			return false;
+	}
+	for (size_t i = first_chunk; i < first_chunk + count; i++) {
+		const double *chunk = unpacking->chunks + 3 * i;
+		if (!write_fully(unpacking->fd, output + (size_t)chunk[0], (size_t)chunk[1], (off_t)chunk[2]))
+			return false;
+	}
+	return true;
+}
+
+const char *unpack_streams(const struct unpacking *unpacking, uint8_t *unpacked)
+{
+	size_t first_chunk = 0;
+	if (!sha256() || (!hasher && !(hasher = EVP_MD_CTX_new())))
+		return HASH_FAILED;
+	for (size_t stream = 0; stream < unpacking->stream_count; stream++) {
+		double count = unpacking->streams[4 * stream + 3];
+		if (!(count >= 0 && count <= (double)(unpacking->chunk_count - first_chunk)))
+			return BAD_PIECE;
+		unpacked[stream] = unpack_stream(unpacking, stream, first_chunk);
+		first_chunk += (size_t)count;
+	}
+	scratch_trim();
+	return NULL;
 }
 
 struct sha256_stream {

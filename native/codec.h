@@ -46,6 +46,26 @@ const char *read_pieces(const struct spool *spool, const struct piece_lists *lis
 // Decompresses exactly one member into exactly `out_size` bytes.
 const char *inflate_member(enum member_kind kind, const uint8_t *bytes, size_t size, uint8_t *out, size_t out_size);
 
+// Streams of a lazily read layer, and the chunks in them. Numbers are bytes, given as doubles.
+struct unpacking {
+	enum member_kind kind;
+	const uint8_t *bytes;
+	size_t size;
+	// Four for each stream: where in `bytes` it starts and ends, how much of its output is wanted, how many chunks it has.
+	const double *streams;
+	size_t stream_count;
+	// Three for each chunk, in the order of the streams: where in the output it starts, its size, where in the file it goes.
+	const double *chunks;
+	size_t chunk_count;
+	// SHA-256 of each chunk; NULL when there are none to check.
+	const uint8_t *hashes;
+	int fd;
+};
+
+// Decompresses streams, checks their chunks and writes them to the file. `unpacked[i]` says whether all of stream i has
+// been written; what is out of the ordinary, damaged, or cannot be written is left to the caller.
+const char *unpack_streams(const struct unpacking *unpacking, uint8_t *unpacked);
+
 struct sha256_stream *sha256_stream_new(void);
 void sha256_stream_free(struct sha256_stream *stream);
 const char *sha256_stream_update(struct sha256_stream *stream, const uint8_t *bytes, size_t size);

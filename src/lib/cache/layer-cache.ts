@@ -219,6 +219,7 @@ async function openLayerData(options: OpenLayerData): Promise<LayerData> {
     const syncing = createInOrder()
     return {
       path,
+      fd: file.fd,
       chunks,
       read: (offset, length) => readFully(file, offset, length, path),
       write: (offset, pieces) => writeFully(file, offset, pieces, path),

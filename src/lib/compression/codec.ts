@@ -28,6 +28,16 @@ export interface CompressedMembers {
 /** How one member is framed: an RFC 1952 gzip member, or an RFC 8878 zstd frame. */
 export type MemberKind = 'gzip' | 'zstd'
 
+/** Streams of a lazily read layer and the chunks in them; offsets and sizes are bytes. */
+export interface StreamPlaces {
+  /** Four numbers for each stream: where in the bytes it starts and ends, how much of its output is wanted, how many chunks it has. */
+  readonly streams: Float64Array
+  /** Three for each chunk, in the order of the streams: where in the output it starts, its size, where in the file it goes. */
+  readonly chunks: Float64Array
+  /** SHA-256 of each chunk, 32 bytes after 32 bytes; undefined when nothing is verified. */
+  readonly hashes: Uint8Array | undefined
+}
+
 /** A SHA-256 whose updates run off the main thread, one after the other, in the order of the calls. */
 export interface StreamDigester {
   /** Resolves when the bytes have been hashed and may be reused. */
@@ -59,6 +69,14 @@ export interface BulkCodec {
   /** All bytes of the lists, one after the other: at most 2 GiB. */
   readPieces(spool: Spool, lists: PieceLists): Promise<Uint8Array>
   createDigester(): StreamDigester
+  /**
+   * Decompresses streams, verifies their chunks and writes those to the open file `fd`, in one call. Resolves to a 1 for
+   * each stream of which all has been written; whatever is not plain (damage, several members, a full disk) gets a 0,
+   * and is for the caller to look at more closely. Undefined where there is no faster way than that.
+   */
+  readonly unpackStreams?:
+    | ((kind: MemberKind, bytes: Uint8Array, places: StreamPlaces, fd: number) => Promise<Uint8Array>)
+    | undefined
   /** One member, known to inflate to exactly `size` bytes; throws `corrupt`. Used for chunks and TOCs. */
   inflateMember(kind: MemberKind, bytes: Uint8Array, size: number): Promise<Uint8Array>
 }

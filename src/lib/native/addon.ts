@@ -38,6 +38,14 @@ export interface Addon {
     counts: Uint32Array,
   ): Promise<Uint8Array>
   inflateMember(kind: 0 | 1, bytes: Uint8Array, size: number): Promise<Uint8Array>
+  unpackStreams(
+    kind: 0 | 1,
+    bytes: Uint8Array,
+    streams: Float64Array,
+    chunks: Float64Array,
+    hashes: Uint8Array | undefined,
+    fd: number,
+  ): Promise<Uint8Array>
   createDigester(): NativeDigester
   digesterUpdate(digester: NativeDigester, bytes: Uint8Array): Promise<void>
   digesterUpdatePieces(

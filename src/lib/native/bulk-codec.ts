@@ -44,6 +44,13 @@ export function createNativeCodec(addon: Addon): BulkCodec {
         throw failed('read a batch of a layer', cause)
       }
     },
+    unpackStreams: async (kind, bytes, {streams, chunks, hashes}, fd) => {
+      try {
+        return await addon.unpackStreams(kindNumber(kind), bytes, streams, chunks, hashes, fd)
+      } catch (cause) {
+        throw failed('unpack a batch of a layer', cause)
+      }
+    },
     createDigester: () => {
       const digester = addon.createDigester()
       const inOrder = createInOrder()
