@@ -104,12 +104,13 @@ describe('metrics', () => {
 
   it('have the sizes of lazy layers that are mounted now', async () => {
     const metrics = createMetrics()
-    let layers = [status({}), status({mountpoint: '/m/3', lazy: false})]
+    let layers = [status({prefetchedUnread: 7}), status({mountpoint: '/m/3', lazy: false})]
     metrics.follow(() => layers)
     const at = `{digest="${LAYER}",mountpoint="/m/1"}`
     expect(await valuesOf(metrics, 'stargz_fs_layer_size_bytes')).toEqual({[at]: 100})
     expect(await valuesOf(metrics, 'stargz_fs_layer_fetched_size_bytes')).toEqual({[at]: 40})
     expect(await valuesOf(metrics, 'stargz_fs_layer_prefetch_size_bytes')).toEqual({[at]: 30})
+    expect(await valuesOf(metrics, 'stargz_fs_layer_prefetched_unread_bytes')).toEqual({[at]: 7})
     layers = []
     expect(await valuesOf(metrics, 'stargz_fs_layer_size_bytes')).toEqual({})
   })

@@ -293,6 +293,7 @@ describe('the status of lazy layers', () => {
     errors: 1,
     lastError: 'Cannot reach it',
     hits: 12,
+    prefetchedUnread: 2 ** 33,
   }
   const refused: LazyLayerStatus = {
     mountpoint: '/m/0/fs',

@@ -73,11 +73,6 @@ export function createMetrics(): Metrics {
     help: 'Time that readers waited for data that had to be fetched',
     registers,
   })
-  const unread = new Counter({
-    name: 'stargz_fs_prefetched_unread_bytes_total',
-    help: 'Prefetched bytes of released layers that nobody had read',
-    registers,
-  })
 
   const handlers: {readonly [N in keyof LayerEvents]: (fields: LayerEvents[N]) => void} = {
     mounted: ({layer, durationMs}) => milliseconds.observe({operation_type: 'mount', layer}, durationMs),
@@ -105,7 +100,6 @@ export function createMetrics(): Metrics {
       milliseconds.observe({operation_type: 'all_prefetches_completed', layer}, durationMs),
     filled: ({layer, durationMs}) =>
       milliseconds.observe({operation_type: 'background_fetch_download', layer}, durationMs),
-    prefetchedUnread: ({bytes}) => unread.inc(bytes),
   }
   return {
     observer: {event: (name, fields) => handlers[name](fields)},
@@ -153,5 +147,10 @@ function registerLayerGauges(registry: Registry, status: () => readonly LazyLaye
     })
   gauge('stargz_fs_layer_fetched_size_bytes', 'Bytes of a layer fetched so far', layer => layer.fetched)
   gauge('stargz_fs_layer_prefetch_size_bytes', 'Bytes of a layer to prefetch', layer => layer.prefetchSize)
+  gauge(
+    'stargz_fs_layer_prefetched_unread_bytes',
+    'Prefetched bytes of a layer that nobody has read',
+    layer => layer.prefetchedUnread ?? 0,
+  )
   gauge('stargz_fs_layer_size_bytes', 'Size of a layer', layer => layer.size)
 }

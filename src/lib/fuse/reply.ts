@@ -4,6 +4,7 @@ import {readSync, writeSync, writevSync} from 'node:fs'
 import {constants} from 'node:os'
 import {CodedError} from '../errors/coded-error.ts'
 import {wrapChunkBitmap} from '../io/chunk-bitmap.ts'
+import {openReadLog} from '../io/read-log.ts'
 import {type FuseRequest, MAX_READ, OPCODE, OUT_HEADER_SIZE, putReplyHeader} from './protocol.ts'
 import type {SharedDevice} from './request-handler.ts'
 
@@ -74,7 +75,7 @@ export function createReplier(session: number): Replier {
         done += read
       }
       reply(request, length)
-      if (device.hits) Atomics.add(new BigInt64Array(device.hits), 0, 1n)
+      if (device.readLog && length > 0) openReadLog(device.readLog).note(...blocksOf(offset, length), true)
       return true
     },
   }
@@ -86,8 +87,12 @@ export function lengthWithin(device: {readonly size: number}, offset: number, si
 }
 
 function isPresent({present, size}: SharedDevice, offset: number, length: number): boolean {
-  const bitmap = wrapChunkBitmap(present, size / BLOCK_SIZE)
-  return bitmap.hasAll(Math.floor(offset / BLOCK_SIZE), Math.floor((offset + length - 1) / BLOCK_SIZE))
+  return wrapChunkBitmap(present, size / BLOCK_SIZE).hasAll(...blocksOf(offset, length))
+}
+
+/** The first and the last block of a range that is not empty. */
+function blocksOf(offset: number, length: number): [number, number] {
+  return [Math.floor(offset / BLOCK_SIZE), Math.floor((offset + length - 1) / BLOCK_SIZE)]
 }
 
 const GONE = ['ENOENT', 'ENODEV', 'ENOTCONN', 'ECONNABORTED']

@@ -1,6 +1,7 @@
 // What a file system served over FUSE is made of: a handler that answers requests from a table of entries, and the
 // thread that it runs in. Handlers run in every worker thread and in the main thread alike; they never wait.
 
+import type {ReadLogMemory} from '../io/read-log.ts'
 import type {FuseRequest} from './protocol.ts'
 
 /** Which handler a session's threads run. `bare-tree` serves trees without any extended attribute. */
@@ -15,8 +16,8 @@ export interface SharedDevice {
   readonly fd: number
   /** Which blocks of 4 KiB the sparse file has, as src/lib/io/chunk-bitmap.ts lays them out. */
   readonly present: SharedArrayBuffer
-  /** A 64-bit number, increased with each READ that is answered from the sparse file. */
-  readonly hits?: SharedArrayBuffer
+  /** Where READs that are answered from the sparse file are noted. */
+  readonly readLog?: ReadLogMemory
 }
 
 /** An entry of a session's table: a device, and whatever else its handler needs; sent to workers by structured clone. */

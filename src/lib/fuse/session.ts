@@ -5,6 +5,7 @@ import {closeSync, openSync, write, writeSync} from 'node:fs'
 import {promisify} from 'node:util'
 import pLimit from 'p-limit'
 import {CodedError, describeError} from '../errors/coded-error.ts'
+import type {ReadLogMemory} from '../io/read-log.ts'
 import {type Connection, type ConnectionOptions, openConnection} from './connection.ts'
 import {createDeferredRequests} from './deferred-requests.ts'
 import {encodeResend} from './protocol.ts'
@@ -22,8 +23,8 @@ export interface LazyDevice {
   readonly path: string
   /** One bit for each block of 4096 bytes, as `wrapChunkBitmap(present, size / 4096)` reads it; set after the bytes are. */
   readonly present: SharedArrayBuffer
-  /** A 64-bit number, increased with each READ that is answered from the sparse file. */
-  readonly hits?: SharedArrayBuffer
+  /** Where READs that are answered from the sparse file are noted. */
+  readonly readLog?: ReadLogMemory
   /**
    * Exactly `length` bytes; fetches, verifies and stores what is missing. Whatever it throws, the reader gets EIO. The
    * signal aborts when nobody waits any longer; the call must then end soon.
@@ -151,12 +152,12 @@ export async function openSession<Entry extends TableEntry>(
   }
 }
 
-function openDevice({name, size, path, present, hits}: LazyDevice): SharedDevice {
+function openDevice({name, size, path, present, readLog}: LazyDevice): SharedDevice {
   if (!/^[0-9a-f-]{1,255}$/.test(name) || size % 4096 !== 0) {
     throw new CodedError('invalid-argument', `Cannot serve device ${JSON.stringify(name)} of ${size} bytes`)
   }
   try {
-    return {name, size, fd: openSync(path, 'r'), present, ...(hits ? {hits} : {})}
+    return {name, size, fd: openSync(path, 'r'), present, ...(readLog ? {readLog} : {})}
   } catch (cause) {
     throw new CodedError('internal', `Cannot open the data of device "${name}": ${describeError(cause)}`, {
       cause,

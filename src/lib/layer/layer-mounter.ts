@@ -191,6 +191,7 @@ function statusOf(mountpoint: string, {layer, kind}: Mounted): LazyLayerStatus {
     requests,
     errors,
     hits,
+    prefetchedUnread: device.prefetchedUnread(),
     ...(lastError === undefined ? {} : {lastError}),
   }
 }

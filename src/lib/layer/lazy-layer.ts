@@ -3,6 +3,7 @@
 
 import {setTimeout as sleep} from 'node:timers/promises'
 import {describeError, hasCode} from '../errors/coded-error.ts'
+import {createReadLog} from '../io/read-log.ts'
 import type {CallOptions} from '../oci/content-store.ts'
 import {chunksIn, chunksOfStream} from './chunk-map.ts'
 import {writeChunks} from './chunk-writer.ts'
@@ -10,6 +11,7 @@ import {createDemandWindow} from './demand-window.ts'
 import type {FetchQueue} from './fetch-queue.ts'
 import {createOutage} from './outage.ts'
 import type {LayerData, LazyDevice} from './ports.ts'
+import {createPrefetchAccount} from './prefetch-account.ts'
 import {createPresentBlocks} from './present-blocks.ts'
 import {
   createStreamReader,
@@ -18,6 +20,7 @@ import {
   type StreamRange,
   type StreamReaderOptions,
 } from './stream-reader.ts'
+import {DEVICE_BLOCK_SIZE} from './toc-tree.ts'
 
 /** What a layer has done so far. Sizes are bytes. */
 export interface LayerCounters {
@@ -48,6 +51,8 @@ export interface LazyLayerOptions extends Omit<StreamReaderOptions, 'onRequest'>
 export interface LazyLayer extends LazyDevice {
   isComplete(): boolean
   counters(): LayerCounters
+  /** Bytes that were prefetched, by this object, and that nobody has read yet. */
+  prefetchedUnread(): number
   /** Fetches the streams that start in the first `size` bytes of the blob. */
   prefetch(size: number, options: CallOptions): Promise<void>
   /** Fetches all that is missing, when nothing more urgent is to do. Throws at the end if a stream was damaged. */
@@ -83,7 +88,8 @@ export function createLazyLayer(options: LazyLayerOptions): LazyLayer {
   let isUncached = false
   const counted = {requests: 0, fetchedBytes: 0, keptBytes: 0, totalBytes: 0, presentBytes: 0, errors: 0}
   let lastError: string | undefined
-  const hits = new SharedArrayBuffer(BigInt64Array.BYTES_PER_ELEMENT)
+  const readLog = createReadLog(map.deviceSize / DEVICE_BLOCK_SIZE)
+  const prefetches = createPrefetchAccount(map, readLog)
   const reader = createStreamReader({
     ...options,
     onRequest: bytes => {
@@ -139,9 +145,10 @@ export function createLazyLayer(options: LazyLayerOptions): LazyLayer {
 
   async function fetchAndKeep(range: StreamRange, call: FetchCall): Promise<Fetched> {
     try {
-      const {chunks, damaged} = await reader.read(range, call)
+      const {written, chunks, damaged} = await reader.read(range, call)
       outage.end()
       for (const error of damaged.values()) countError(error)
+      note(written)
       return {loose: await keep(chunks), damaged}
     } catch (error) {
       if (!call.signal?.aborted) countError(error)
@@ -155,28 +162,39 @@ export function createLazyLayer(options: LazyLayerOptions): LazyLayer {
   }
 
   async function keep(found: ReadonlyMap<number, Uint8Array>): Promise<LooseChunks> {
-    let written: readonly number[]
     try {
-      written = await writeChunks(map, data, found)
+      note(await writeChunks(map, data, found))
+      return NONE
     } catch (error) {
       if (!isUncached) options.onUncached(error)
       isUncached = true
       return found
     }
-    for (const chunk of written) {
+  }
+
+  /** Takes account of chunks that have been written. */
+  function note(written: readonly number[]): void {
+    const fresh = written.filter(chunk => !data.chunks.has(chunk))
+    if (fresh.length === 0) return
+    data.note(fresh)
+    for (const chunk of fresh) {
       blocks.add(chunk)
       counted.presentBytes += map.sizes[chunk]!
     }
-    for (const stream of new Set(written.map(chunk => map.streams[chunk]!))) {
+    for (const stream of new Set(fresh.map(chunk => map.streams[chunk]!))) {
       counted.keptBytes += compressedSize(stream)
     }
-    if (written.length > 0 && isComplete()) options.onComplete()
-    return NONE
+    if (isComplete()) options.onComplete()
   }
 
   async function read(offset: number, length: number, call: CallOptions): Promise<Uint8Array> {
     const {first, last} = chunksIn(map, offset, length)
-    if (data.chunks.hasAll(first, last)) return data.read(offset, length)
+    const isHit = data.chunks.hasAll(first, last)
+    if (length > 0) {
+      const end = offset + length - 1
+      readLog.note(Math.floor(offset / DEVICE_BLOCK_SIZE), Math.floor(end / DEVICE_BLOCK_SIZE), isHit)
+    }
+    if (isHit) return data.read(offset, length)
     const started = performance.now()
     try {
       const loose = await queue.demand(() => fetchPatiently(first, last, call))
@@ -265,6 +283,7 @@ export function createLazyLayer(options: LazyLayerOptions): LazyLayer {
       const range = rangeFrom(stream, PREFETCH_REQUEST, last + 1)
       await start(range, call)
       stream = range.last
+      prefetches.add(range)
     }
   }
 
@@ -297,10 +316,11 @@ export function createLazyLayer(options: LazyLayerOptions): LazyLayer {
     size: map.deviceSize,
     path: data.path,
     present: blocks.bitmap.buffer,
-    hits,
+    readLog: readLog.memory,
     read,
     isComplete,
-    counters: () => ({...counted, lastError, hits: Number(Atomics.load(new BigInt64Array(hits), 0))}),
+    counters: () => ({...counted, lastError, hits: readLog.hits()}),
+    prefetchedUnread: prefetches.unread,
     prefetch,
     fill,
   }

@@ -2,6 +2,7 @@
 // mounts.
 
 import type {ChunkBitmap} from '../io/chunk-bitmap.ts'
+import type {ReadLogMemory} from '../io/read-log.ts'
 import type {BlobSource, CallOptions} from '../oci/content-store.ts'
 import type {Digest} from '../oci/digest.ts'
 import type {DirectoryNode} from '../vfs/file-tree.ts'
@@ -11,6 +12,8 @@ import type {LayerRequest} from './labels.ts'
 export interface LayerData extends AsyncDisposable {
   /** The file that holds the device; what is not there yet reads as zeros. */
   readonly path: string
+  /** The same file, open for writing. */
+  readonly fd: number
   /** The chunks that are there; a bit is set by `note` alone. */
   readonly chunks: ChunkBitmap
   read(offset: number, length: number): Promise<Uint8Array>
@@ -73,8 +76,8 @@ export interface LazyDevice {
   /** The sparse file with the blocks that are present, and which those are: a `ChunkBitmap` of blocks of 4096 bytes. */
   readonly path: string
   readonly present: SharedArrayBuffer
-  /** A 64-bit number: reads that were answered from the file alone. Whoever answers them counts. */
-  readonly hits?: SharedArrayBuffer
+  /** Where whoever answers reads from the file notes them. */
+  readonly readLog?: ReadLogMemory
   /** Exactly `length` bytes, fetched and verified where they are missing. */
   read(offset: number, length: number, call: {readonly signal: AbortSignal}): Promise<Uint8Array>
 }

@@ -34,8 +34,6 @@ export interface LayerEvents {
   readonly prefetched: {readonly layer: string; readonly durationMs: number; readonly bytes: number}
   /** The rest of a layer was fetched in the background. */
   readonly filled: {readonly layer: string; readonly durationMs: number}
-  /** Prefetched bytes, uncompressed, that nobody has read by the time that a layer is released. */
-  readonly prefetchedUnread: {readonly layer: string; readonly bytes: number}
 }
 
 /** Told of events as they happen; must be cheap and must not throw. */

@@ -26,6 +26,8 @@ export interface LazyLayerStatus {
   readonly requests: number
   /** Reads that needed nothing from it; those that the kernel answers from its own cache are not seen. */
   readonly hits?: number
+  /** Of what was prefetched since the daemon's start: uncompressed bytes that nobody has read yet. */
+  readonly prefetchedUnread?: number
   readonly errors: number
   readonly lastError?: string
 }

@@ -7,7 +7,7 @@ import type {LazyLayer, LazyLayerSchema} from './proto/lazy_layers_pb.ts'
 const BACKENDS = ['erofs', 'fuse', 'plain'] as const
 
 export function layerMessage(status: LazyLayerStatus): MessageInitShape<typeof LazyLayerSchema> {
-  const {hits, ...rest} = status
+  const {hits, prefetchedUnread, ...rest} = status
   return {
     ...rest,
     size: BigInt(status.size),
@@ -18,6 +18,7 @@ export function layerMessage(status: LazyLayerStatus): MessageInitShape<typeof L
     requests: BigInt(status.requests),
     errors: BigInt(status.errors),
     ...(hits === undefined ? {} : {hits: BigInt(hits)}),
+    ...(prefetchedUnread === undefined ? {} : {prefetchedUnread: BigInt(prefetchedUnread)}),
   }
 }
 
@@ -40,6 +41,7 @@ export function layerOf(message: LazyLayer): LazyLayerStatus {
     requests: Number(message.requests),
     errors: Number(message.errors),
     ...(message.hits === undefined ? {} : {hits: Number(message.hits)}),
+    ...(message.prefetchedUnread === undefined ? {} : {prefetchedUnread: Number(message.prefetchedUnread)}),
     ...(message.lastError === undefined ? {} : {lastError: message.lastError}),
   }
 }
