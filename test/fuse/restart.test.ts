@@ -47,12 +47,15 @@ function died(): never {
   throw new Error('The daemon died before it served')
 }
 
-/** A directory for a daemon; whatever is mounted in it when the test ends is aborted. */
+/** A directory for a daemon; when the test ends nothing is mounted there, and with the keeper goes whoever waits. */
 async function daemonDirectory(): Promise<string> {
   const directory = await temporaryDirectory()
   writeFileSync(join(directory, 'content'), noise(SIZE))
-  onTestFinished(async () => {
-    if (isMounted(join(directory, 'mnt'))) await endDaemon(await startDaemon(directory, 0), 'SIGINT')
+  onTestFinished(() => {
+    const mountpoint = join(directory, 'mnt')
+    if (isMounted(mountpoint)) unmount(mountpoint, MNT_DETACH | UMOUNT_NOFOLLOW)
+    const keeper = keeperOf(join(directory, 'keeper'))
+    if (keeper !== undefined) process.kill(keeper, 'SIGKILL')
   })
   return directory
 }
