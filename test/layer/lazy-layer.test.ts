@@ -1,5 +1,6 @@
+import {open} from 'node:fs/promises'
 import {join} from 'node:path'
-import {describe, expect, it} from 'vitest'
+import {describe, expect, it, onTestFinished} from 'vitest'
 import {CodedError} from '../../src/lib/errors/coded-error.ts'
 import {wrapChunkBitmap} from '../../src/lib/io/chunk-bitmap.ts'
 import type {LazyLayer} from '../../src/lib/layer/lazy-layer.ts'
@@ -185,8 +186,11 @@ describe('a lazy layer', () => {
     const said: unknown[] = []
     const {layer, data} = await fresh()
     await using _ = data
+    const device = await open('/dev/full', 'w')
+    onTestFinished(() => device.close())
     const full: LayerData = {
       ...data,
+      fd: device.fd,
       write: async () => {
         throw new CodedError('unavailable', 'No space left on device')
       },

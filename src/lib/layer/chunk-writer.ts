@@ -8,7 +8,7 @@ import {DEVICE_BLOCK_SIZE} from './toc-tree.ts'
 const MAX_RUN = 500
 const PADDING = new Uint8Array(DEVICE_BLOCK_SIZE)
 
-/** Writes and notes the chunks in `found` that are not there yet. Resolves to their indexes. */
+/** Writes the chunks in `found` that are not there yet. Resolves to their indexes. */
 export async function writeChunks(
   map: ChunkMap,
   data: LayerData,
@@ -18,7 +18,6 @@ export async function writeChunks(
   for (const run of runsOf(missing)) {
     await data.write(map.deviceOffsets[run[0]!]!, piecesOf(map, run, found))
   }
-  data.note(missing)
   return missing
 }
 
