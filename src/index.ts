@@ -19,11 +19,11 @@ import {zstdChunkedCompressor} from './lib/zstdchunked/compressor.ts'
 export type {ConvertedBlob} from './lib/convert/convert-layer.ts'
 export type {VerifiedLayer} from './lib/convert/verify-layer.ts'
 export {CodedError, codeOf, describeError, type ErrorCode} from './lib/errors/coded-error.ts'
-export {extractDetachedToc} from './lib/estargz/detached-toc.ts'
 export type {Finding, FindingKind} from './lib/estargz/finding.ts'
 export type {Chunk, LayerFile} from './lib/estargz/index-toc.ts'
 export {
   type ChunkSource,
+  extractDetachedToc,
   type OpenLayer,
   type OpenLayerOptions,
   openLayer,

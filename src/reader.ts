@@ -46,4 +46,4 @@ export function createReader({decompressZstd}: ReaderOptions = {}): LayerReader 
 }
 
 /** The reader of the formats that are made of gzip; see `LayerReader`. */
-export const {openLayer, readChunk, readFile} = createReader()
+export const {openLayer, extractDetachedToc, readChunk, readFile} = createReader()

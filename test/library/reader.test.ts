@@ -10,6 +10,7 @@ import {build} from 'esbuild'
 import {afterEach, beforeAll, describe, expect, it} from 'vitest'
 import {buildLayer} from '../../src/index.ts'
 import {CodedError, codeOf} from '../../src/lib/errors/coded-error.ts'
+import {externalTocCompressor} from '../../src/lib/estargz/compressor.ts'
 import {createReader, openHttpBlob, openLayer} from '../../src/reader.ts'
 import {convertTar} from '../support/layers.ts'
 import {memoryBlob} from '../support/memory-content.ts'
@@ -97,6 +98,19 @@ describe('in a browser', () => {
     expect(seen).toHaveLength(3)
     expect(await contentsOf(reader, layer, 'large')).toEqual(noise)
     expect(await contentsOf(reader, layer, 'd/49')).toEqual(Buffer.from('file 49'))
+  })
+
+  it('a layer whose TOC is outside is read with it', async () => {
+    const compressor = externalTocCompressor(6, {lossless: true})
+    const built = await convertTar(TAR, {compressor, lossless: true})
+    const url = await serve(fileServer(built.bytes))
+    const reader = inBrowser()
+    const externalToc = await reader.extractDetachedToc(built.detachedToc!, 'the TOC')
+    const blob = await reader.openHttpBlob(url)
+    const layer = await reader.openLayer(blob, {where: url, tocDigest: built.tocDigest, externalToc})
+    expect(await contentsOf(reader, layer, 'large')).toEqual(noise)
+    const damaged = built.detachedToc!.subarray(0, 100)
+    expect(await reader.extractDetachedToc(damaged, 'it').then(() => 'read', reader.codeOf)).toBe('corrupt')
   })
 
   it('contents that are not those of the TOC are refused', async () => {

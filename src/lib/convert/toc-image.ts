@@ -1,7 +1,7 @@
 // The image that holds the TOCs of another image's layers (external TOC): one layer for each, named by an annotation.
 
 import {CodedError} from '../errors/coded-error.ts'
-import {extractDetachedToc, MAX_DETACHED_TOC_SIZE} from '../estargz/detached-toc.ts'
+import {extractDetachedToc, MAX_COMPRESSED_TOC_SIZE} from '../estargz/open-layer.ts'
 import {digestOf} from '../io/sha256.ts'
 import {EXTERNAL_TOC_LAYER} from '../oci/annotations.ts'
 import type {CallOptions, ContentStore} from '../oci/content-store.ts'
@@ -79,7 +79,7 @@ export function openTocImage(source: ImageSource): TocImage {
         ({annotations}) => annotations?.[EXTERNAL_TOC_LAYER] === layer,
       )
       if (!found) throw new CodedError('not-found', `Cannot find the TOC of ${layer} in ${source.name}`)
-      const bytes = await readWholeBlob(source.content, found, MAX_DETACHED_TOC_SIZE, options)
+      const bytes = await readWholeBlob(source.content, found, MAX_COMPRESSED_TOC_SIZE, options)
       return extractDetachedToc(bytes, `the TOC of ${layer} in ${source.name}`)
     },
   }

@@ -8,7 +8,7 @@ import type {BlobSource, CallOptions} from '../oci/content-store.ts'
 import type {Descriptor} from '../oci/descriptor.ts'
 import type {Digest} from '../oci/digest.ts'
 import {ZSTD_DECOMPRESSORS} from '../zstdchunked/decompressor.ts'
-import {GZIP_DECOMPRESSORS} from './decompressor.ts'
+import {EXTERNAL_TOC_ESTARGZ, GZIP_DECOMPRESSORS} from './decompressor.ts'
 import {type Chunk, indexToc, type LayerFile} from './index-toc.ts'
 import {isLandmark, NO_PREFETCH_LANDMARK, PREFETCH_LANDMARK, TOC_NAME} from './landmark.ts'
 import {MAX_TOC_SIZE, MAX_TOC_TAR_SIZE, parseToc, type Toc} from './toc.ts'
@@ -46,8 +46,8 @@ export interface OpenLayer {
 }
 
 const ALL_DECOMPRESSORS = [...GZIP_DECOMPRESSORS, ...ZSTD_DECOMPRESSORS]
-/** A compressed TOC is never larger than this when it is one that we read. */
-const MAX_COMPRESSED_TOC_SIZE = MAX_TOC_SIZE
+/** A larger one is not read, in bytes as compressed. */
+export const MAX_COMPRESSED_TOC_SIZE = MAX_TOC_SIZE
 /** Flushing and framing can make a chunk larger than its contents; by more than this, no encoder does. */
 const compressedBound = (size: number) => size * 2 + (64 << 10)
 
@@ -67,6 +67,11 @@ export interface LayerReader {
    * cannot be true or does not have the digest `tocDigest`, `not-found` when the TOC is outside and was not given.
    */
   openLayer(blob: BlobSource, options: OpenLayerOptions): Promise<OpenLayer>
+  /**
+   * The TOC's JSON out of a layer of a TOC image: a gzip'ed tar with the TOC as its only file. `where` names it in the
+   * `corrupt` error that anything else throws.
+   */
+  extractDetachedToc(bytes: Uint8Array, where: string): Promise<Uint8Array>
   /** The contents of one chunk. Throws `corrupt` unless they have their digest; a legacy chunk has none to check. */
   readChunk(layer: ChunkSource, chunk: Chunk, options?: CallOptions): Promise<Uint8Array>
   /** The contents of a file, chunk by chunk, each verified. */
@@ -79,6 +84,7 @@ export function createLayerReader(primitives: ReadingPrimitives): LayerReader {
     readChunk(layer, chunk, {...options, primitives})
   return {
     openLayer: (blob, options) => openLayer(blob, {...options, primitives}),
+    extractDetachedToc: (bytes, where) => unwrapToc(EXTERNAL_TOC_ESTARGZ, bytes, {where, primitives}),
     readChunk: readOneChunk,
     async *readFile(layer, file, options = {}) {
       for (const chunk of file.chunks) yield await readOneChunk(layer, chunk, options)
@@ -232,13 +238,22 @@ async function readToc(
   if (tocChecksum !== undefined && (await primitives.digestOf(compressed)) !== tocChecksum) {
     throw new CodedError('corrupt', `Cannot use the TOC of ${where}: it is not ${tocChecksum}`)
   }
+  return unwrapToc(decompressor, compressed, {where: `the TOC of ${where}`, primitives})
+}
+
+async function unwrapToc(
+  decompressor: Decompressor,
+  compressed: Uint8Array,
+  {where, primitives}: WithPrimitives & {readonly where: string},
+): Promise<Uint8Array> {
   try {
-    const {memberKind, unwrapToc} = decompressor
-    return unwrapToc(await primitives.inflatePrefix(memberKind, compressed, MAX_TOC_TAR_SIZE))
+    return decompressor.unwrapToc(
+      await primitives.inflatePrefix(decompressor.memberKind, compressed, MAX_TOC_TAR_SIZE),
+    )
   } catch (cause) {
     // Only the reader for everywhere lacks a decompressor.
     const code = hasCode(cause, 'unsupported') ? 'unsupported' : 'corrupt'
-    throw new CodedError(code, `Cannot read the TOC of ${where}`, {cause})
+    throw new CodedError(code, `Cannot read ${where}`, {cause})
   }
 }
 

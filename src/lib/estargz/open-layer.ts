@@ -7,10 +7,14 @@ import {createLayerReader} from './layer-reader.ts'
 export {
   type ChunkSource,
   type FoundFooter,
+  MAX_COMPRESSED_TOC_SIZE,
   type OpenLayer,
   type OpenLayerOptions,
   readFooter,
 } from './layer-reader.ts'
 
 /** See `LayerReader`. */
-export const {openLayer, readChunk, readFile} = createLayerReader({inflatePrefix, digestOf})
+export const {openLayer, extractDetachedToc, readChunk, readFile} = createLayerReader({
+  inflatePrefix,
+  digestOf,
+})
