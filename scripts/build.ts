@@ -2,8 +2,17 @@
 // what it runs; then writes oclif's manifest, so that help and parsing load no command at all. Daemons go into
 // dist/daemons, with the threads and processes that they start.
 
-import {readdirSync, readFileSync, renameSync, rmSync, writeFileSync} from 'node:fs'
-import {join, resolve} from 'node:path'
+import {
+  chmodSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
+import {dirname, join, resolve} from 'node:path'
 import {Plugin} from '@oclif/core/config'
 import {build} from 'esbuild'
 
@@ -18,11 +27,11 @@ await bundle('dist/daemons', [
 ])
 await writeManifest()
 
-/** In a folder beside, so that a build that fails leaves the last one in place. */
+/** In a folder of its own beside, so that a build that fails leaves the last one in place, and two builds do not mix. */
 async function bundle(folder: string, entryPoints: {in: string; out: string}[]): Promise<void> {
   const out = join(ROOT, folder)
-  const fresh = `${out}.new`
-  rmSync(fresh, {recursive: true, force: true})
+  mkdirSync(dirname(out), {recursive: true})
+  const fresh = mkdtempSync(`${out}.new-`)
   await build({
     absWorkingDir: ROOT,
     entryPoints,
@@ -44,8 +53,16 @@ async function bundle(folder: string, entryPoints: {in: string; out: string}[]):
       js: "import {createRequire as __createRequire} from 'node:module'; const require = __createRequire(import.meta.url);",
     },
   })
-  rmSync(out, {recursive: true, force: true})
-  renameSync(fresh, out)
+  chmodSync(fresh, 0o755)
+  for (;;) {
+    rmSync(out, {recursive: true, force: true})
+    try {
+      return renameSync(fresh, out)
+    } catch (error) {
+      // Another build was faster, and is older.
+      if ((error as NodeJS.ErrnoException).code !== 'ENOTEMPTY') throw error
+    }
+  }
 }
 
 /** The program at dist/cli/start.js, and each command at the place that its words name. */
