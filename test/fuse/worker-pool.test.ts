@@ -8,6 +8,7 @@ import {startWorkers} from '../../src/lib/fuse/worker-pool.ts'
 it('workers that die are replaced, but not for ever', async () => {
   const session = openSync(tmpdir(), 'r')
   const problems: string[] = []
+  let replaced = 0
   const gone = Promise.withResolvers<void>()
   const pool = await startWorkers({
     session,
@@ -16,10 +17,12 @@ it('workers that die are replaced, but not for ever', async () => {
     settled: true,
     onRequest: () => {},
     onProblem: problem => problems.push(problem),
+    onReplaced: () => replaced++,
     onGone: gone.resolve,
   })
   await gone.promise
   expect(problems).toHaveLength(10)
+  expect(replaced).toBe(10)
   for (const problem of problems) expect(problem).toMatch(/^a worker thread died: EISDIR/)
   await pool.delete('none')
   await pool.stop()

@@ -94,6 +94,7 @@ export async function openSession<Entry extends TableEntry>(
     settled: !connection.adopted,
     onRequest: bytes => deferred.handle(bytes),
     onProblem: problem => log.warn({mountpoint, error: problem}, 'cannot answer a FUSE request'),
+    onReplaced: () => askAgain(connection, log),
     onGone: () => {
       connection.stopHolding()
       log.warn({mountpoint}, 'the FUSE file system was unmounted by somebody else, or cannot be served')
@@ -165,7 +166,7 @@ function openDevice({name, size, path, present, readLog}: LazyDevice): SharedDev
   }
 }
 
-/** Has the kernel send what an earlier server read and did not answer. */
+/** Has the kernel send what was read and not answered, by an earlier process or by a thread that died. */
 function askAgain({fd, negotiated}: Connection, log: FuseLog): void {
   if (!negotiated.resend) {
     log.warn(

@@ -29,8 +29,10 @@ export interface PoolOptions {
   /** Whether what is not in the table does not exist: not so while the table is being restored. */
   readonly settled: boolean
   onRequest(request: Uint8Array): void
-  /** A request was answered with EIO, or a worker died and was replaced. */
+  /** A request was answered with EIO, or a worker died. */
   onProblem(problem: string): void
+  /** Another worker serves instead of one that died; the request that this one was at has no answer. */
+  onReplaced(): void
   /** No worker is left: the file system has been unmounted or aborted, or too many workers have died. */
   onGone(): void
 }
@@ -100,7 +102,7 @@ export async function startWorkers(options: PoolOptions): Promise<WorkerPool> {
 
   const replace = (failure: unknown): void => {
     options.onProblem(`a worker thread died: ${describeError(failure)}`)
-    start().catch(error => options.onProblem(describeError(error)))
+    start().then(options.onReplaced, error => options.onProblem(describeError(error)))
   }
 
   const askToStop = (): void => {
