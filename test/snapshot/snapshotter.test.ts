@@ -16,6 +16,7 @@ let root: string
 let mounted: Set<string>
 let lazy: boolean
 let available: boolean
+let busy: string | undefined
 let table: ReturnType<typeof openSnapshotTable>
 let snapshotter: Snapshotter
 
@@ -27,7 +28,10 @@ const mounter: LayerMounter = {
   check: async () => {
     if (!available) throw new CodedError('unavailable', 'Cannot reach the registry')
   },
-  unmount: async mountpoint => void mounted.delete(mountpoint),
+  unmount: async mountpoint => {
+    if (mountpoint === busy) throw new CodedError('failed-precondition', 'Cannot unmount: it is in use')
+    mounted.delete(mountpoint)
+  },
 }
 
 async function open(): Promise<void> {
@@ -214,6 +218,39 @@ describe('a lazy layer is committed at once', () => {
     await snapshotter.remove('layer-1')
     await snapshotter.cleanup()
     expect(mounted.size).toBe(0)
+    expect(readdirSync(join(root, 'snapshots'))).toEqual([])
+  })
+})
+
+describe('cleanup', () => {
+  it('spares what is being made meanwhile', async () => {
+    await committed('base')
+    const made = Array.from({length: 20}, (_, index) => snapshotter.prepare(`k${index}`, 'base', {}, signal))
+    const cleaned = Array.from({length: 20}, () => snapshotter.cleanup())
+    await Promise.all([...made, ...cleaned])
+    for (const [mount] of await Promise.all(made)) {
+      const upper = mount!.options.find(option => option.startsWith('upperdir='))!
+      expect(existsSync(upper.slice('upperdir='.length))).toBe(true)
+    }
+  })
+
+  it('several at once take each directory away once', async () => {
+    for (const name of ['a', 'b', 'c']) await committed(name)
+    for (const name of ['a', 'b', 'c']) await snapshotter.remove(name)
+    await Promise.all([snapshotter.cleanup(), snapshotter.cleanup(), snapshotter.cleanup()])
+    expect(readdirSync(join(root, 'snapshots'))).toEqual([])
+  })
+})
+
+describe('a directory that cannot be cleaned up', () => {
+  it('is told, and keeps no other', async () => {
+    for (const name of ['a', 'b', 'c']) await committed(name)
+    for (const name of ['a', 'b', 'c']) await snapshotter.remove(name)
+    busy = join(root, 'snapshots/2/fs')
+    expect(await failure(snapshotter.cleanup())).toBe('failed-precondition')
+    expect(readdirSync(join(root, 'snapshots'))).toEqual(['2'])
+    busy = undefined
+    await snapshotter.cleanup()
     expect(readdirSync(join(root, 'snapshots'))).toEqual([])
   })
 })

@@ -1,14 +1,15 @@
 // The snapshot table on disk: durable, one writer, and honest about a file that cannot be used.
 
-import {spawn} from 'node:child_process'
+import {execFileSync, spawn} from 'node:child_process'
 import {once} from 'node:events'
 import {readFileSync, truncateSync, writeFileSync} from 'node:fs'
 import {join, resolve} from 'node:path'
 import {DatabaseSync} from 'node:sqlite'
-import {describe, expect, it} from 'vitest'
+import {describe, expect, it, onTestFinished} from 'vitest'
 import {codeOf, messageOf} from '../../src/lib/errors/coded-error.ts'
 import type {Snapshot} from '../../src/lib/snapshot/snapshot.ts'
 import {openSnapshotTable} from '../../src/lib/state/sqlite-snapshot-table.ts'
+import {describeWith} from '../support/requires.ts'
 import {temporaryDirectory} from '../support/temporary.ts'
 
 const snapshot = (id: string, more: Partial<Snapshot> = {}): Snapshot => ({
@@ -102,6 +103,24 @@ describe('the snapshot table', () => {
     using table = openSnapshotTable(path)
     const names = new Set([...table.list()].map(({name}) => name))
     for (const id of said.split('\n').slice(0, -1)) expect(names).toContain(id)
+  })
+})
+
+describeWith(['root'], 'a full disk', () => {
+  it('is unavailable for what is written, and no harm for what is there', async () => {
+    const directory = await temporaryDirectory()
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', directory])
+    onTestFinished(() => void execFileSync('umount', [directory]))
+    using table = openSnapshotTable(join(directory, 'metadata.db'))
+    const labels = {text: 'x'.repeat(3000)}
+    let id = 0
+    const fill = () => {
+      for (;;) table.insert(snapshot(String(++id), {labels}))
+    }
+    expect(fill).toThrow(
+      expect.objectContaining({code: 'unavailable', message: expect.stringMatching(/full/)}),
+    )
+    expect([...table.list()]).toHaveLength(id - 1)
   })
 })
 

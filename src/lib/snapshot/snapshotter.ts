@@ -1,6 +1,7 @@
 // The snapshotter: containerd's snapshots service over a graph, directories and a layer mounter.
 // A layer that can be mounted lazily becomes a committed snapshot at once; everything else is plain overlayfs.
 
+import pLimit from 'p-limit'
 import {CodedError, describeError, hasCode} from '../errors/coded-error.ts'
 import {parseFilters} from './filter.ts'
 import {mountsOf} from './mounts.ts'
@@ -58,6 +59,7 @@ export interface SnapshotterOptions {
 export function createSnapshotter(options: SnapshotterOptions): Snapshotter {
   const {table, directories, mounter, log, now} = options
   const lookup = (name: string) => table.get(name)
+  const oneAtATime = pLimit(1)
   const mountContext = {
     filesOf: (snapshot: Snapshot) => directories.filesOf(snapshot.id),
     workOf: (snapshot: Snapshot) => directories.workOf(snapshot.id),
@@ -159,6 +161,24 @@ export function createSnapshotter(options: SnapshotterOptions): Snapshotter {
     throw targetExists(target)
   }
 
+  async function cleanUp(): Promise<void> {
+    // Directories first: one that is made meanwhile has had its record before, and is not seen as nobody's.
+    const found = await directories.list()
+    const known = new Set([...table.list()].map(snapshot => snapshot.id))
+    const problems: unknown[] = []
+    for (const id of found) {
+      if (known.has(id)) continue
+      try {
+        await unmountRemote(id)
+        await directories.remove(id)
+      } catch (error) {
+        problems.push(error)
+      }
+    }
+    // After the others: one directory that cannot be removed now is tried again next time, and must not keep the rest.
+    if (problems.length > 0) throw problems[0]
+  }
+
   async function unmountRemote(id: string): Promise<void> {
     await mounter.unmount(directories.filesOf(id))
   }
@@ -197,16 +217,7 @@ export function createSnapshotter(options: SnapshotterOptions): Snapshotter {
       const snapshot = requireSnapshot(lookup, key)
       return snapshot.kind === 'active' ? directories.usage(snapshot.id) : snapshot.usage
     },
-    cleanup: async () => {
-      // Directories first: one that is made meanwhile has had its record before, and is not seen as nobody's.
-      const found = await directories.list()
-      const known = new Set([...table.list()].map(snapshot => snapshot.id))
-      for (const id of found) {
-        if (known.has(id)) continue
-        await unmountRemote(id)
-        await directories.remove(id)
-      }
-    },
+    cleanup: () => oneAtATime(cleanUp),
     restore: async signal => {
       const remote = [...table.list()].filter(isRemote)
       const failed = await Promise.all(

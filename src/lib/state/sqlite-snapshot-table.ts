@@ -55,10 +55,10 @@ export function openSnapshotTable(path: string): OpenSnapshotTable {
     },
     hasChildren: name => children.get(name) !== undefined,
     list: () => all.all().map(snapshotOf),
-    nextId: () => String(bumpId.get()!.id),
-    insert: snapshot => void insert.run(...valuesOf(snapshot)),
-    replace: (name, snapshot) => void update.run(...valuesOf(snapshot), name),
-    delete: name => void remove.run(name),
+    nextId: () => write(() => String(bumpId.get()!.id)),
+    insert: snapshot => void write(() => insert.run(...valuesOf(snapshot))),
+    replace: (name, snapshot) => void write(() => update.run(...valuesOf(snapshot), name)),
+    delete: name => void write(() => remove.run(name)),
     lastId: () => Number(lastId.get()!.id),
     [Symbol.dispose]: () => database.close(),
   }
@@ -89,11 +89,26 @@ function openDatabase(path: string): DatabaseSync {
 /** SQLite's primary result codes (sqlite.org/rescode.html). */
 const SQLITE_BUSY = 5
 const SQLITE_CORRUPT = 11
+const SQLITE_FULL = 13
 const SQLITE_NOTADB = 26
 
+function resultCodeOf(error: unknown): number | undefined {
+  // Extended codes keep the primary one in their low byte.
+  return error instanceof Error && 'errcode' in error ? Number(error.errcode) & 0xff : undefined
+}
+
+/** Changes the table. A change that fails has changed nothing. */
+function write<T>(change: () => T): T {
+  try {
+    return change()
+  } catch (cause) {
+    const code = resultCodeOf(cause) === SQLITE_FULL ? 'unavailable' : 'internal'
+    throw new CodedError(code, `Cannot write the snapshot table: ${messageOf(cause)}`, {cause})
+  }
+}
+
 function describeFailure(path: string, cause: unknown): CodedError {
-  const code = cause instanceof Error && 'errcode' in cause ? Number(cause.errcode) & 0xff : undefined
-  switch (code) {
+  switch (resultCodeOf(cause)) {
     case SQLITE_BUSY:
       return new CodedError(
         'failed-precondition',
