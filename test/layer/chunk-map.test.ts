@@ -42,6 +42,15 @@ describe('the map of a layer', () => {
     expect(chunksIn(map, 0, 4096)).toEqual({first: 0, last: -1})
   })
 
+  it('refuses a layer that claims to hold more than any does', async () => {
+    const {open} = await mapOf({a: 10, b: 10})
+    const absurd = [...open.files.values()].map(file => ({
+      ...file,
+      entry: {...file.entry, size: 2 ** 39 + 1},
+    }))
+    expect(() => layOutDevice(absurd)).toThrow('too large')
+  })
+
   it('finds chunks by what is read, none in the padding between files', async () => {
     const {map} = await mapOf({a: 5000, b: 1}, {chunkSize: 4000})
     expect(chunkAt(map, 0)).toBe(0)

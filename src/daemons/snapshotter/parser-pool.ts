@@ -17,6 +17,8 @@ export interface ParserPool extends AsyncDisposable {
 const MAX_THREADS = 3
 /** A thread that has had nothing to do for this long ends, milliseconds. */
 const IDLE_MS = 3_000
+/** A TOC that takes more is not read; small generations keep the peak of ordinary ones low. MiB. */
+const LIMITS = {maxOldGenerationSizeMb: 2048, maxYoungGenerationSizeMb: 24}
 
 export function createParserPool(): ParserPool {
   const limit = pLimit(Math.min(MAX_THREADS, Math.max(1, availableParallelism() - 1)))
@@ -57,7 +59,7 @@ interface ParseThread {
 }
 
 function startThread(onEnd: () => void): ParseThread {
-  const worker = new Worker(findWorkerFile(), {execArgv: [], name: 'parser'})
+  const worker = new Worker(findWorkerFile(), {execArgv: [], name: 'parser', resourceLimits: LIMITS})
   let timer: NodeJS.Timeout | undefined
   let current: PromiseWithResolvers<ParseAnswer> | undefined
   const end = async () => {

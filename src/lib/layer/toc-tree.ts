@@ -11,6 +11,9 @@ import {createPlacer} from '../vfs/placement.ts'
 /** Data of files start at multiples of this many bytes: the pages in which the kernel caches them. */
 export const DEVICE_BLOCK_SIZE = 4096
 
+/** No layer is as large, and what is kept in memory of one grows with it: 32 MiB for this. */
+const MAX_DEVICE_SIZE = 2 ** 40
+
 /** A regular file with contents, and where on the device they start. */
 export interface DeviceFile {
   readonly file: LayerFile
@@ -40,8 +43,8 @@ export function layOutDevice(files: Iterable<LayerFile>): DeviceLayout {
     size += Math.ceil((file.entry.size ?? 0) / DEVICE_BLOCK_SIZE) * DEVICE_BLOCK_SIZE
     return {file, deviceOffset}
   })
-  if (!Number.isSafeInteger(size)) {
-    throw new CodedError('unsupported', `Cannot mount a layer of ${size} bytes`)
+  if (size > MAX_DEVICE_SIZE) {
+    throw new CodedError('unsupported', `Cannot mount a layer of ${size} bytes lazily: it is too large`)
   }
   return {files: placed, size: Math.max(size, DEVICE_BLOCK_SIZE)}
 }
