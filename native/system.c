@@ -80,6 +80,10 @@ static void close_fd(const int *fd)
 }
 #define SCOPED_FD __attribute__((cleanup(close_fd))) int
 
+// Socket calls that have a time limit are interrupted by every signal, whatever its handler asked for (signal(7)). Node
+// gets one whenever a child ends.
+#define UNINTERRUPTED(call) TEMP_FAILURE_RETRY(call)
+
 // Makes a socket whose calls end within `seconds`, and connects it. A path that starts with `@` is in Linux's abstract
 // namespace. Any other is reached through its directory's descriptor, because an address has room for 107 bytes only.
 // Returns the socket, or -1.
@@ -118,7 +122,8 @@ static int connect_unix(const char *path, int type, int seconds)
 	struct timeval patience = {.tv_sec = seconds};
 	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience) < 0 ||
 	    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) < 0 ||
-	    connect(fd, (struct sockaddr *)&address, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + size)) < 0)
+	    UNINTERRUPTED(connect(fd, (struct sockaddr *)&address,
+				  (socklen_t)(offsetof(struct sockaddr_un, sun_path) + size))) < 0)
 		return -1;
 	int connected = fd;
 	fd = -1;
@@ -128,7 +133,7 @@ static int connect_unix(const char *path, int type, int seconds)
 int system_send_datagram(const char *path, const void *bytes, size_t size)
 {
 	SCOPED_FD fd = connect_unix(path, SOCK_DGRAM, 5);
-	return errno_of(fd < 0 || send(fd, bytes, size, MSG_NOSIGNAL) < 0 ? -1 : 0);
+	return errno_of(fd < 0 || UNINTERRUPTED(send(fd, bytes, size, MSG_NOSIGNAL)) < 0 ? -1 : 0);
 }
 
 // Any signal would do whose default is to be ignored, and that nobody else uses for a thread.
@@ -201,7 +206,7 @@ int system_exchange(const char *path, const void *message, size_t size, int fd, 
 		memcpy(CMSG_DATA(CMSG_FIRSTHDR(&out)), &fd, sizeof fd);
 	}
 	SCOPED_FD connection = connect_unix(path, SOCK_SEQPACKET, 5);
-	if (connection < 0 || sendmsg(connection, &out, MSG_NOSIGNAL) < 0)
+	if (connection < 0 || UNINTERRUPTED(sendmsg(connection, &out, MSG_NOSIGNAL)) < 0)
 		return timed_out(errno);
 
 	memset(&control, 0, sizeof control);
@@ -210,7 +215,7 @@ int system_exchange(const char *path, const void *message, size_t size, int fd, 
 			    .msg_iovlen = 1,
 			    .msg_control = &control,
 			    .msg_controllen = sizeof control.space};
-	ssize_t received = recvmsg(connection, &in, MSG_CMSG_CLOEXEC);
+	ssize_t received = UNINTERRUPTED(recvmsg(connection, &in, MSG_CMSG_CLOEXEC));
 	if (received < 0)
 		return timed_out(errno);
 	reply->fd = -1;
