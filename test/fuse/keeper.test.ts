@@ -168,6 +168,18 @@ describe('a keeper', () => {
     await keeper.drop('data')
   })
 
+  it('is waited for, also by who gets signals meanwhile', async () => {
+    const directory = await keeperDirectory()
+    const keeper = await openKeeper({directory})
+    await keeper.hold('data', 0, 'late')
+    const pid = keeperOf(directory)!
+    process.kill(pid, 'SIGSTOP')
+    const script = 'for n in 1 2 3 4 5; do kill -CHLD "$0"; sleep 0.02; done; kill -CONT "$1"'
+    const child = spawn('sh', ['-c', script, String(process.pid), String(pid)], {stdio: 'ignore'})
+    await once(child, 'spawn')
+    expect((await keeper.take('data'))?.note).toBe('late')
+  })
+
   it('refuses what it does not understand, and goes on', async () => {
     const directory = await keeperDirectory()
     const keeper = await openKeeper({directory})
