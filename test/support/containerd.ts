@@ -31,6 +31,8 @@ export interface TestContainerdOptions {
   readonly config?: string
   /** The directory of containerd, its shim, ctr and runc: `NEWER_CONTAINERD`; by default they are those of the PATH. */
   readonly programs?: string | undefined
+  /** With the service for kubelets, which most tests can do without. */
+  readonly cri?: boolean
 }
 
 /** Every containerd that we are tested with: the distribution's, and a newer one. */
@@ -58,7 +60,7 @@ export async function startContainerd(options: TestContainerdOptions = {}): Prom
   const directory = await mkdtemp(join(tmpdir(), 'ctr-remote-containerd-'))
   const address = join(directory, 'containerd.sock')
   const config = join(directory, 'config.toml')
-  await writeFile(config, configuration(directory, address, options.config ?? ''))
+  await writeFile(config, configuration(directory, address, options))
   const env = {
     ...process.env,
     ...(options.programs === undefined ? {} : {PATH: `${options.programs}:${process.env.PATH}`}),
@@ -113,11 +115,11 @@ function words(text: string): string[] {
   return text.split('\n').filter(Boolean)
 }
 
-function configuration(directory: string, address: string, more: string): string {
+function configuration(directory: string, address: string, options: TestContainerdOptions): string {
   return `version = 2
 root = "${directory}/root"
 state = "${directory}/state"
-disabled_plugins = ["io.containerd.grpc.v1.cri"]
+disabled_plugins = [${options.cri ? '' : '"io.containerd.grpc.v1.cri"'}]
 [grpc]
   address = "${address}"
 [ttrpc]
@@ -126,7 +128,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
   address = "${directory}/debug.sock"
 [plugins."io.containerd.internal.v1.opt"]
   path = "${directory}/opt"
-${more}
+${options.config ?? ''}
 `
 }
 
