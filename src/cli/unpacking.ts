@@ -76,6 +76,7 @@ function watchArrivals(
       async write(hint, options) {
         const writer = await content.write(hint, options)
         return {
+          ...(writer.offset === undefined ? {} : {offset: writer.offset}),
           write: writer.write.bind(writer),
           async commit(expected, commitOptions) {
             await writer.commit(expected, commitOptions)

@@ -5,6 +5,7 @@ import {readFile, stat, writeFile} from 'node:fs/promises'
 import {join} from 'node:path'
 import {gzipSync} from 'node:zlib'
 import {afterAll, beforeAll, expect, it} from 'vitest'
+import {Content} from '../../src/lib/containerd/proto/content_pb.ts'
 import {openContainerdStore} from '../../src/lib/containerd/store.ts'
 import {digestOf} from '../../src/lib/io/sha256.ts'
 import {encodeJson} from '../../src/lib/oci/manifest.ts'
@@ -228,6 +229,30 @@ for (const {release, needs, programs} of CONTAINERDS) {
       await scene.ok('-a', mortal.address, 'image', 'rm', '--sync', `${slow.host}/large:1`)
       expect(await mortal.ctr('content', 'ls', '-q')).toBe('')
       expect(await mortal.ctr('content', 'active')).not.toContain('ctr-remote')
+    })
+
+    it('goes on where a pull that was killed stopped', async () => {
+      await using slow = await startSlowRegistry()
+      const namespace = scene.newNamespace()
+      await using store = await openContainerdStore({address: scene.containerd.address, namespace})
+      const pull = ['-n', namespace, 'image', 'pull', '-q', `${slow.host}/large:1`]
+      const running = scene.user.start(...pull)
+      for (let offset = 0n; offset < 4n << 20n; ) {
+        const {statuses} = await store.client.call(Content.method.listStatuses, {}, {doing: 'look'})
+        offset = statuses.map(status => status.offset).sort((a, b) => Number(b - a))[0] ?? 0n
+        if (running.child.exitCode !== null) throw new Error('It was too fast')
+      }
+      running.child.kill('SIGKILL')
+      await expect(running.finished).rejects.toThrow(/SIGKILL/)
+      await scene.ok(...pull)
+      const ranges = slow.requests.flatMap(({method, headers}) =>
+        method === 'GET' ? (headers.range ?? []) : [],
+      )
+      expect(ranges).toEqual([expect.stringMatching(/^bytes=[1-9]\d{6,}-/)])
+      expect(await scene.containerd.ctr('-n', namespace, 'images', 'check')).toMatch(
+        /complete \(2\/2\) .* true/,
+      )
+      await scene.expectTidy(namespace)
     })
 
     it.each(['SIGINT', 'SIGTERM'] as const)('leaves nothing behind of a pull that %s ends', async signal => {

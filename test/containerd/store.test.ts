@@ -5,6 +5,7 @@ import {rm, writeFile} from 'node:fs/promises'
 import {join} from 'node:path'
 import {afterAll, beforeAll, describe, expect, it} from 'vitest'
 import {type ContainerdStore, openContainerdStore} from '../../src/lib/containerd/store.ts'
+import {copyBlob} from '../../src/lib/convert/copy-image.ts'
 import {codeOf, messageOf} from '../../src/lib/errors/coded-error.ts'
 import {digestOf} from '../../src/lib/io/sha256.ts'
 import type {ContentStore} from '../../src/lib/oci/content-store.ts'
@@ -426,6 +427,19 @@ for (const {release, needs, programs} of CONTAINERDS) {
       expect(await ctr('content', 'ls', '-q')).toContain(layers[0]!.digest)
       await ctr('images', 'tag', 'docker.io/library/sample:1', 'by-ctr')
       expect((await store.images.get('by-ctr'))?.target).toEqual(root)
+    })
+
+    it('takes what another namespace has without reading it', async () => {
+      const bytes = randomBytes(LARGE)
+      await using other = await openContainerdStore({address: containerd.address, namespace: 'has-it'})
+      await using _other = await other.lease()
+      const blob = await writeBlob(other.content, bytes)
+      await using store = await openContainerdStore({address: containerd.address, namespace: 'wants-it'})
+      await using _ = await store.lease()
+      const reported: number[] = []
+      await copyBlob(other.content, store.content, blob, {onBytes: done => reported.push(done)})
+      expect(reported).toEqual([])
+      expect((await readBlob(store.content, blob)).equals(bytes)).toBe(true)
     })
 
     it('leaves neither lease nor ingest behind, however writing ends', async () => {

@@ -156,6 +156,13 @@ const contentHandlers: Record<string, Handler> = {
     if (!space.ingests.delete(ref)) throw new Failure(grpc.status.NOT_FOUND, `ingest ${ref}: not found`)
     return {}
   },
+  listStatuses: (_, {space}) => ({
+    statuses: [...space.ingests].map(([ref, {bytes}]) => ({
+      ref,
+      offset: BigInt(bytes.length),
+      updatedAt: timestampNow(),
+    })),
+  }),
   write: writeSession,
 }
 
@@ -226,6 +233,8 @@ const leaseHandlers: Record<string, Handler> = {
     const lease = space.leases.get(id)
     if (!lease) throw new Failure(grpc.status.NOT_FOUND, `lease "${id}": not found`)
     lease.resources.add(`${resource.type} ${resource.id}`)
+    const ingest = resource.type === 'ingests' ? space.ingests.get(resource.id) : undefined
+    if (ingest) space.ingests.set(resource.id, {...ingest, lease: id})
     return {}
   },
   delete({id, sync}, {space}) {

@@ -1,8 +1,6 @@
 // Writing a blob to containerd: one stream of messages to an ingest, several under way at once.
 
-import {randomBytes} from 'node:crypto'
 import {CodedError, hasCode} from '../errors/coded-error.ts'
-import {ownerToken} from '../io/process-owner.ts'
 import {createDigester} from '../io/sha256.ts'
 import type {BlobWriter, CallOptions, CommitOptions, WriteHint} from '../oci/content-store.ts'
 import type {Digest} from '../oci/digest.ts'
@@ -11,7 +9,13 @@ import type {ContainerdClient} from './client.ts'
 import {createDataMessages} from './data-messages.ts'
 import {describePlace} from './failure.ts'
 import type {DuplexCall} from './grpc.ts'
-import {Content, type WriteContentRequestSchema, type WriteContentResponseSchema} from './proto/content_pb.ts'
+import {ingestName} from './ingests.ts'
+import {
+  Content,
+  type WriteContentRequestSchema,
+  type WriteContentResponse,
+  type WriteContentResponseSchema,
+} from './proto/content_pb.ts'
 import type {SessionLease} from './session-lease.ts'
 
 /** Messages sent and not answered yet: enough to hide the round trip, and the bound on memory. */
@@ -28,8 +32,8 @@ interface Expected {
 type WriteCall = DuplexCall<typeof WriteContentRequestSchema, typeof WriteContentResponseSchema>
 
 /**
- * Opens an ingest. Its name is this process's alone, so writers of the same blob never wait for each other; the first
- * to commit wins, and the others find it done. An ingest whose writer was killed goes with its lease.
+ * Opens an ingest: that of a killed process of ours where there is one for this blob, else a new one. The first writer of
+ * a blob to commit wins, and the others find it done. An ingest whose writer was killed goes with its lease.
  */
 export async function openContentWriter(
   client: ContainerdClient,
@@ -37,7 +41,25 @@ export async function openContentWriter(
   hint: WriteHint,
   options: CallOptions,
 ): Promise<BlobWriter> {
-  const ref = `ctr-remote-${ownerToken()}-${randomBytes(8).toString('hex')}`
+  const abandoned = hint.resume && hint.digest ? lease.takeAbandoned(hint.digest) : undefined
+  if (abandoned !== undefined) {
+    try {
+      return await openIngest(client, lease, abandoned, hint, options)
+    } catch (error) {
+      // Somebody else has taken it up, or it is gone.
+      if (!hasCode(error, 'unavailable', 'not-found')) throw error
+    }
+  }
+  return openIngest(client, lease, ingestName(hint.digest), hint, options)
+}
+
+async function openIngest(
+  client: ContainerdClient,
+  lease: SessionLease,
+  ref: string,
+  hint: WriteHint,
+  options: CallOptions,
+): Promise<BlobWriter> {
   const doing = `write ${hint.digest ?? 'a blob'}`
   const call = client.duplex(Content.method.write, {...options, lease: lease.id, doing})
   try {
@@ -47,25 +69,32 @@ export async function openContentWriter(
       total: BigInt(hint.size ?? 0),
       expected: hint.digest ?? '',
     })
-    await answerOf(call, client)
+    // A blob that another namespace has is there from its first to its last byte, and waits to be committed.
+    const {offset} = await answerOf(call, client)
+    return createStreamingWriter(client, lease, {call, ref, start: hint.resume ? Number(offset) : 0}, options)
   } catch (error) {
     call.cancel()
     if (hasCode(error, 'already-exists')) return createCheckingWriter(client, lease)
     await abort(client, ref)
     throw error
   }
-  return createStreamingWriter(client, lease, call, ref, options)
+}
+
+interface Ingest {
+  readonly call: WriteCall
+  readonly ref: string
+  /** Bytes that were there when it was opened. */
+  readonly start: number
 }
 
 function createStreamingWriter(
   client: ContainerdClient,
   lease: SessionLease,
-  call: WriteCall,
-  ref: string,
+  {call, ref, start}: Ingest,
   opened: CallOptions,
 ): BlobWriter {
   const messages = createDataMessages(WINDOW)
-  let offset = 0
+  let offset = start
   let unanswered = 0
   let over = false
 
@@ -121,6 +150,7 @@ function createStreamingWriter(
   }
 
   return {
+    offset: start,
     write,
     commit: (expected, options = {}) => commit(expected, options),
     async [Symbol.asyncDispose]() {
@@ -166,8 +196,9 @@ async function adopt(
   await updateLabels(client, expected.digest, options.labels ?? {}, options)
 }
 
-async function answerOf(call: WriteCall, client: ContainerdClient): Promise<void> {
-  if (await call.receive()) return
+async function answerOf(call: WriteCall, client: ContainerdClient): Promise<WriteContentResponse> {
+  const answer = await call.receive()
+  if (answer) return answer
   throw new CodedError('unavailable', `Cannot write a blob: ${describePlace(client)} ended the stream`)
 }
 

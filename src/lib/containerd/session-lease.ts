@@ -5,8 +5,10 @@ import {timestampDate} from '@bufbuild/protobuf/wkt'
 import {hasCode} from '../errors/coded-error.ts'
 import {isOwnerAlive, ownerToken} from '../io/process-owner.ts'
 import type {CallOptions} from '../oci/content-store.ts'
+import type {Digest} from '../oci/digest.ts'
 import type {ContainerdClient} from './client.ts'
 import {type Labels, LEASE_EXPIRES} from './gc-labels.ts'
+import {type AbandonedIngests, findAbandonedIngests} from './ingests.ts'
 import {Leases} from './proto/leases_pb.ts'
 
 /** Says which process a lease belongs to, so that the next one of us can remove it if that was killed. */
@@ -23,6 +25,8 @@ export interface SessionLease {
   readonly id: string | undefined
   /** Creates the lease, or joins its holders. The last one to dispose deletes it. */
   hold(options: CallOptions): Promise<AsyncDisposable>
+  /** The name of an ingest of a blob that a killed process of ours left; it is told once. */
+  takeAbandoned(digest: Digest): string | undefined
   /** Keeps something that exists already; nothing happens while nobody holds the lease. */
   keep(type: ResourceType, id: string, options: CallOptions): Promise<void>
   /** Deletes the lease whoever holds it. */
@@ -33,6 +37,7 @@ export function createSessionLease(client: ContainerdClient): SessionLease {
   let holders = 0
   let created: Promise<string> | undefined
   let id: string | undefined
+  let abandoned: AbandonedIngests = new Map()
 
   async function end(): Promise<void> {
     const ending = created
@@ -49,7 +54,10 @@ export function createSessionLease(client: ContainerdClient): SessionLease {
     },
     async hold(options) {
       holders += 1
-      created ??= createLease(client, options)
+      created ??= createLease(client, options).then(lease => {
+        abandoned = lease.abandoned
+        return lease.id
+      })
       const mine = created
       try {
         id = await mine
@@ -70,6 +78,11 @@ export function createSessionLease(client: ContainerdClient): SessionLease {
         },
       }
     },
+    takeAbandoned(digest) {
+      const name = abandoned.get(digest)
+      abandoned.delete(digest)
+      return name
+    },
     async keep(type, resource, options) {
       if (id === undefined) return
       await client.call(
@@ -84,8 +97,8 @@ export function createSessionLease(client: ContainerdClient): SessionLease {
 
 /** Runs the garbage collector and waits for it: containerd does so for a lease that is deleted in step. */
 export async function collectNow(client: ContainerdClient, options: CallOptions = {}): Promise<void> {
-  const lease = await createLease(client, options)
-  await client.call(Leases.method.delete, {id: lease, sync: true}, {...options, doing: 'collect garbage'})
+  const {id} = await createLease(client, options)
+  await client.call(Leases.method.delete, {id, sync: true}, {...options, doing: 'collect garbage'})
 }
 
 /**
@@ -121,27 +134,38 @@ async function create(
   await client.call(Leases.method.create, {id, labels}, {doing: `create the lease "${id}"`})
 }
 
-async function createLease(client: ContainerdClient, options: CallOptions): Promise<string> {
-  await deleteStaleLeases(client, options)
+interface NewLease {
+  readonly id: string
+  readonly abandoned: AbandonedIngests
+}
+
+/** What killed processes of ours were writing is kept by their leases alone; ours takes it over, and theirs go. */
+async function createLease(client: ContainerdClient, options: CallOptions): Promise<NewLease> {
+  const stale = await listStaleLeases(client, options)
   const id = `ctr-remote-${randomBytes(8).toString('hex')}`
   await create(client, id, {[LEASE_EXPIRES]: expiry(), [OWNER_LABEL]: ownerToken()}, options)
-  return id
+  const abandoned: AbandonedIngests =
+    stale.length > 0 ? await findAbandonedIngests(client, options) : new Map()
+  for (const name of abandoned.values()) {
+    const resource = {type: 'ingests', id: name}
+    await client.call(Leases.method.addResource, {id, resource}, {...options, doing: `keep ${name}`})
+  }
+  for (const lease of stale) await deleteLease(client, lease)
+  return {id, abandoned}
 }
 
 function expiry(): string {
   return new Date(Date.now() + LIFETIME_MS).toISOString()
 }
 
-/** What a killed process of ours was writing is kept by its lease alone, ingests included. */
-async function deleteStaleLeases(client: ContainerdClient, options: CallOptions): Promise<void> {
+async function listStaleLeases(client: ContainerdClient, options: CallOptions): Promise<readonly string[]> {
   const filters = [`labels."${OWNER_LABEL}"`]
   const {leases} = await client.call(Leases.method.list, {filters}, {...options, doing: 'list leases'})
-  for (const lease of leases) {
-    const owner = lease.labels[OWNER_LABEL]
-    if (owner === undefined) continue
-    const createdMs = lease.createdAt ? timestampDate(lease.createdAt).getTime() : 0
-    if (!isOwnerAlive(owner, createdMs)) await deleteLease(client, lease.id)
+  const isStale = ({labels, createdAt}: (typeof leases)[number]): boolean => {
+    const owner = labels[OWNER_LABEL]
+    return owner !== undefined && !isOwnerAlive(owner, createdAt ? timestampDate(createdAt).getTime() : 0)
   }
+  return leases.filter(isStale).map(({id}) => id)
 }
 
 /** Deletes a lease; one that is gone is no error. A containerd that has gone keeps the lease, until it expires or our next process finds it stale. */

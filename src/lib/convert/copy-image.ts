@@ -4,7 +4,7 @@ import pLimit from 'p-limit'
 import {messageOf} from '../errors/coded-error.ts'
 import type {ProgressSink} from '../io/progress.ts'
 import {digestOf} from '../io/sha256.ts'
-import type {CallOptions, ContentStore, CopyOptions} from '../oci/content-store.ts'
+import type {CallOptions, ContentStore, CopyOptions, OpenBlob} from '../oci/content-store.ts'
 import type {Descriptor} from '../oci/descriptor.ts'
 import type {ImageSource, ImageTarget} from '../oci/image-store.ts'
 import {encodeJson} from '../oci/manifest.ts'
@@ -62,15 +62,26 @@ export async function copyBlob(
     await to.writeFrom(blob, descriptor, options)
     return true
   }
-  await using writer = await to.write(descriptor, options)
-  let doneBytes = 0
-  for await (const bytes of blob.stream(options)) {
+  await using writer = await to.write({...descriptor, resume: true}, options)
+  let doneBytes = writer.offset ?? 0
+  for await (const bytes of rest(blob, doneBytes, options)) {
     await writer.write(bytes)
     doneBytes += bytes.length
     options.onBytes?.(doneBytes)
   }
   await writer.commit(descriptor, options)
   return true
+}
+
+/** The bytes from `offset` on; what is not verified here, the writer verifies with what it has. */
+async function* rest(blob: OpenBlob, offset: number, options: CallOptions): AsyncGenerator<Uint8Array> {
+  if (offset > 0 && offset === blob.size) return
+  if (offset > 0 && offset < blob.size && blob.streamFrom) return yield* blob.streamFrom(offset, options)
+  let skip = offset
+  for await (const bytes of blob.stream(options)) {
+    if (bytes.length > skip) yield bytes.subarray(skip)
+    skip = Math.max(0, skip - bytes.length)
+  }
 }
 
 /** Writes a JSON document as a blob; resolves to its descriptor. */

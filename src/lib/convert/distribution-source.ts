@@ -65,6 +65,7 @@ function labelledContent(content: ContentStore, key: string, path: string): Cont
 
 function labellingWriter(writer: BlobWriter, labels: Readonly<Record<string, string>>): BlobWriter {
   return {
+    ...(writer.offset === undefined ? {} : {offset: writer.offset}),
     write: writer.write.bind(writer),
     commit: (expected, options) =>
       writer.commit(expected, {...options, labels: {...labels, ...options?.labels}}),

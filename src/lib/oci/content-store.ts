@@ -24,6 +24,8 @@ export interface OpenBlob extends BlobSource, AsyncDisposable {
    * unless digest and size are the descriptor's, so a consumer must not publish anything before the end.
    */
   stream(options?: CallOptions): AsyncIterable<Uint8Array>
+  /** The bytes from `offset` on, not verified; only where that is cheaper than to skip those before. */
+  streamFrom?(offset: number, options?: CallOptions): AsyncIterable<Uint8Array>
 }
 
 /** What a store knows about a blob. */
@@ -38,6 +40,8 @@ export interface WriteHint {
   readonly mediaType: string
   readonly digest?: Digest
   readonly size?: number
+  /** The caller looks at the writer's `offset`, so that it may go on where a killed process stopped. */
+  readonly resume?: boolean
 }
 
 export interface CommitOptions extends CallOptions {
@@ -51,6 +55,8 @@ export interface CopyOptions extends CallOptions {
 
 /** A blob being written. Disposing it without `commit` leaves nothing behind. */
 export interface BlobWriter extends AsyncDisposable {
+  /** With `resume`, bytes of the blob that are there already: writing goes on after them. Absent: none. */
+  readonly offset?: number
   write(bytes: Uint8Array): Promise<void>
   /**
    * Makes the blob visible under its digest. Throws `corrupt` when what was written is not `expected`.

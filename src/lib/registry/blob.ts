@@ -138,6 +138,7 @@ export function openRegistryBlob(location: RepositoryLocation, descriptor: Descr
       return bytes
     },
     stream: (options = {}) => verifyStream(bytesOf(0, size, options), descriptor, name),
+    streamFrom: (offset, options = {}) => bytesOf(offset, size, options),
     [Symbol.asyncDispose]: async () => undefined,
   }
 }
