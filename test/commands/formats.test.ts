@@ -191,6 +191,16 @@ describe('zstd:chunked', () => {
   })
 })
 
+describe('eStargz with a minimum size of streams', () => {
+  it('stays as it is with --reuse, which the reference cannot do', async () => {
+    const sizes = ['--estargz-min-chunk-size', '50000', '--estargz-chunk-size', '1000']
+    await run(0, 'convert', '-q', '--estargz', '--oci', ...sizes, source, 'streams:1')
+    const {stderr} = await run(0, 'optimize', '--no-optimize', '--reuse', '--oci', 'streams:1', 'reused:1')
+    expect(stderr.match(/reusing "sha256:[0-9a-f]{64}" without conversion/g)).toHaveLength(2)
+    expect((await manifestOf('reused:1')).layers).toEqual((await manifestOf('streams:1')).layers)
+  })
+})
+
 describe('the way back', () => {
   it('from a DiffID that was kept is the source: its config, and its tars', async () => {
     await run(0, 'pull', '-q', source)
