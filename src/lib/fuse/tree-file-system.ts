@@ -21,11 +21,11 @@ import {openTreeTable} from './tree-table.ts'
 export interface TreeFileSystemOptions {
   /** An absolute path without symlinks; made when it is not there. `-xattrs` behind it is the second mount's. */
   readonly mountpoint: string
-  /** Threads that answer; the second mount has at most 2 of its own. 3 by default. */
+  /** Threads that answer, for each of the two mounts. 2 by default. */
   readonly workers?: number
   /** How long a reader waits for data before it gets EIO. 30 seconds by default. */
   readonly deadlineMs?: number
-  /** KiB that the kernel reads ahead of a sequential reader. 1024 by default. */
+  /** KiB that the kernel reads ahead of a reader, or around a page of a mapped file. 256 by default, as of data files. */
   readonly readAheadKb?: number
   /**
    * Lets the kernel (Linux 6.9) read large files by itself, if they are complete when they are first opened: from copies
@@ -78,14 +78,14 @@ export async function openTreeFileSystem(options: TreeFileSystemOptions): Promis
   const names = new Map<number, string>()
   const mountpoints = {'bare-tree': options.mountpoint, tree: `${options.mountpoint}-xattrs`}
 
-  const open = (kind: 'bare-tree' | 'tree', workers: number) =>
+  const open = (kind: 'bare-tree' | 'tree') =>
     openSession<TreeEntry>({
       kind,
       name: kind,
       mountpoint: mountpoints[kind],
-      workers,
+      workers: options.workers ?? 2,
       deadlineMs: options.deadlineMs ?? 30_000,
-      readAheadKb: options.readAheadKb ?? 1024,
+      readAheadKb: options.readAheadKb ?? 256,
       passthrough: options.passthroughDirectory !== undefined,
       exec: true,
       changing: true,
@@ -96,9 +96,8 @@ export async function openTreeFileSystem(options: TreeFileSystemOptions): Promis
     })
   const {passthroughDirectory} = options
   if (passthroughDirectory !== undefined) await mkdir(passthroughDirectory, {recursive: true, mode: 0o700})
-  const workers = options.workers ?? 3
-  const bare = await open('bare-tree', workers)
-  const withXattrs = await open('tree', Math.min(workers, 2)).catch(async error => {
+  const bare = await open('bare-tree')
+  const withXattrs = await open('tree').catch(async error => {
     await bare.close(bare.connection.adopted ? 'leave' : 'unmount')
     throw error
   })
