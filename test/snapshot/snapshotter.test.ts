@@ -17,6 +17,8 @@ let mounted: Set<string>
 let lazy: boolean
 let available: boolean
 let busy: string | undefined
+/** How often something was mounted. */
+let mounts: number
 let table: ReturnType<typeof openSnapshotTable>
 let snapshotter: Snapshotter
 
@@ -24,6 +26,8 @@ const mounter: LayerMounter = {
   mount: async mountpoint => {
     if (!lazy) throw new CodedError('unsupported', 'Cannot mount lazily: no TOC')
     mounted.add(mountpoint)
+    mounts++
+    available = true
   },
   check: async () => {
     if (!available) throw new CodedError('unavailable', 'Cannot reach the registry')
@@ -53,6 +57,7 @@ beforeEach(async () => {
   mounted = new Set()
   lazy = true
   available = true
+  mounts = 0
   await open()
 })
 
@@ -192,8 +197,19 @@ describe('a lazy layer is committed at once', () => {
   it('is unavailable to containers while it cannot be read', async () => {
     await failure(snapshotter.prepare('key', '', labels, signal))
     available = false
+    lazy = false
     expect(await failure(snapshotter.prepare('container', 'layer-1', {}, signal))).toBe('unavailable')
     expect(names()).toEqual(['layer-1'])
+  })
+
+  it('is mounted again when a container needs it, once for all who do', async () => {
+    await failure(snapshotter.prepare('key', '', labels, signal))
+    available = false
+    const [mountpoint] = mounted
+    mounted.clear()
+    await Promise.all(['a', 'b', 'c'].map(key => snapshotter.prepare(key, 'layer-1', {}, signal)))
+    expect([...mounted]).toEqual([mountpoint])
+    expect(mounts).toBe(2)
   })
 
   it('keeps its mark when labels are updated', async () => {

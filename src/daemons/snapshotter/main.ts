@@ -157,7 +157,7 @@ async function restoreMounts(
   if (config.allowInvalidMountsOnRestart) {
     log.warn(
       {snapshots: failed},
-      'some remote snapshots could not be restored: remove these snapshots manually',
+      'some remote snapshots could not be restored: they are tried again when they are used, or remove them manually',
     )
     return
   }

@@ -60,6 +60,7 @@ export function createSnapshotter(options: SnapshotterOptions): Snapshotter {
   const {table, directories, mounter, log, now} = options
   const lookup = (name: string) => table.get(name)
   const oneAtATime = pLimit(1)
+  const mountingAgain = new Map<string, Promise<void>>()
   const mountContext = {
     filesOf: (snapshot: Snapshot) => directories.filesOf(snapshot.id),
     workOf: (snapshot: Snapshot) => directories.workOf(snapshot.id),
@@ -93,11 +94,29 @@ export function createSnapshotter(options: SnapshotterOptions): Snapshotter {
     await mounter.mount(mountpoint, labels, signal)
   }
 
+  /** A layer that could not be restored, or was lost, is mounted again when it is needed. */
+  async function checkLayer(snapshot: Snapshot, signal: AbortSignal): Promise<void> {
+    const mountpoint = directories.filesOf(snapshot.id)
+    try {
+      await mounter.check(mountpoint, snapshot.labels, signal)
+    } catch {
+      signal.throwIfAborted()
+      // Not the caller's signal: others may wait for the same mount.
+      const mounting =
+        mountingAgain.get(mountpoint) ??
+        mounter
+          .mount(mountpoint, snapshot.labels, new AbortController().signal)
+          .finally(() => mountingAgain.delete(mountpoint))
+      mountingAgain.set(mountpoint, mounting)
+      await mounting
+    }
+  }
+
   async function checkAncestors(ancestors: readonly Snapshot[], signal: AbortSignal): Promise<void> {
     await Promise.all(
       ancestors.filter(isRemote).map(async snapshot => {
         try {
-          await mounter.check(directories.filesOf(snapshot.id), snapshot.labels, signal)
+          await checkLayer(snapshot, signal)
         } catch (cause) {
           log.warn({'snapshot-id': snapshot.id, error: describeError(cause)}, 'layer is unavailable')
           throw new CodedError(
