@@ -1,6 +1,6 @@
 // Registries that fail while containers read: readers wait or get an error, and never a wrong byte.
 
-import {afterAll, beforeAll, expect, it} from 'vitest'
+import {afterAll, afterEach, beforeAll, expect, it} from 'vitest'
 import {describeTree, type TreeDescription} from '../conformance-mount/describe-tree.ts'
 import type {Fault, Match} from '../support/faulty-registry.ts'
 import {describeWith} from '../support/requires.ts'
@@ -39,6 +39,8 @@ describeWith(['root', 'containerd', 'ctr', 'runc'], 'a registry that fails', () 
     await mounted?.[Symbol.asyncDispose]()
     await stage?.[Symbol.asyncDispose]()
   })
+
+  afterEach(() => stage.registry.heal())
 
   let unread = SMALL_GROUPS
   /** A directory that nobody has read yet: what is read ahead comes behind what is read. */
@@ -85,7 +87,6 @@ describeWith(['root', 'containerd', 'ctr', 'runc'], 'a registry that fails', () 
       for (const fault of faults) stage.registry.inject(BLOBS, fault)
       expect(await readOrFail(directory)).toBe('right')
       expect(stage.registry.requests.length - requests).toBeGreaterThan(faults.length)
-      stage.registry.heal()
     })
   }
 
@@ -104,7 +105,6 @@ describeWith(['root', 'containerd', 'ctr', 'runc'], 'a registry that fails', () 
     expect(await readOrFail(freshDirectory())).toBe('right')
     stage.registry.inject({method: 'GET', url: /signature/}, {kind: 'status', status: 403}, 1)
     expect(await readOrFail(freshDirectory())).toBe('right')
-    stage.registry.heal()
   })
 
   it('that sends nothing but wrong bytes gives readers errors, which the status tells', async () => {

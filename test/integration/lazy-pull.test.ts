@@ -5,6 +5,9 @@ import {describeWith} from '../support/requires.ts'
 import {mountsBelow} from '../support/snapshotter.ts'
 import {openStage, PLAIN_LAYER, type Stage} from './lazy-stage.ts'
 
+/** For what happens soon, on a busy machine. */
+const PATIENTLY = {timeout: 30_000}
+
 let count = 0
 const newNamespace = () => `lazy-${process.pid}-${++count}`
 
@@ -27,14 +30,18 @@ for (const backend of ['erofs', 'fuse'] as const) {
       registry.inject(layers, {kind: 'stall', afterBytes: 10}, 1000)
       const globals = ['--store', 'containerd', '-a', containerd.address, '-n', namespace]
       const running = stage.user.start(...globals, 'image', 'rpull', stage.lazy)
-      await expect.poll(() => registry.requests.some(({url}) => layers.url.test(url))).toBe(true)
-      running.child.kill('SIGINT')
+      try {
+        const isAsked = () => registry.requests.some(({url}) => layers.url.test(url))
+        await expect.poll(isAsked, PATIENTLY).toBe(true)
+      } finally {
+        running.child.kill('SIGINT')
+        registry.heal()
+      }
       expect((await running.finished).exitCode).toBe(130)
-      registry.heal()
       expect(await ctr(namespace, 'images', 'ls', '-q')).toBe('')
       expect(await ctr(namespace, 'leases', 'ls', '-q')).toBe('')
       const snapshots = () => ctr(namespace, 'snapshots', '--snapshotter', 'stargz', 'ls')
-      await expect.poll(snapshots).not.toMatch(/Active|Committed/)
+      await expect.poll(snapshots, PATIENTLY).not.toMatch(/Active|Committed/)
       expect((await mountsBelow(snapshotter.directory)).filter(path => path.includes('/snapshots/'))).toEqual(
         [],
       )
@@ -119,7 +126,7 @@ for (const backend of ['erofs', 'fuse'] as const) {
         const images = (await ctr(namespace, 'images', 'ls', '-q')).split('\n').filter(Boolean)
         if (images.length > 0) await ctr(namespace, 'images', 'rm', '--sync', ...images)
       }
-      await expect.poll(mounted).toEqual([])
+      await expect.poll(mounted, PATIENTLY).toEqual([])
     })
   })
 }

@@ -148,7 +148,9 @@ for (const {release, needs, programs} of CONTAINERDS) {
       const before = faulty.requests.length
       const running = user.start(...globals(namespace), 'image', 'rpull', '--snapshotter', 'overlayfs', slow)
       await expect
-        .poll(() => faulty.requests.slice(before).filter(({url}) => blob.url.test(url)).length)
+        .poll(() => faulty.requests.slice(before).filter(({url}) => blob.url.test(url)).length, {
+          timeout: 30_000,
+        })
         .toBe(3)
       running.child.kill('SIGINT')
       const {exitCode, stderr} = await running.finished
