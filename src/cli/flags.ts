@@ -2,6 +2,7 @@
 
 import * as Flags from '@oclif/core/flags'
 import {parseDurationMs} from './duration.ts'
+import {USUAL_ADDRESS} from './stores.ts'
 
 const duration = Flags.custom<number>({parse: async text => parseDurationMs(text)})
 
@@ -24,7 +25,7 @@ export const globalFlags = {
     helpGroup: 'GLOBAL',
     description: "containerd's socket",
     env: 'CONTAINERD_ADDRESS',
-    default: '/run/containerd/containerd.sock',
+    default: USUAL_ADDRESS,
   }),
   namespace: Flags.string({
     char: 'n',

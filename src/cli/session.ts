@@ -7,7 +7,7 @@ import type {ImageLocation} from '../lib/transport/image-location.ts'
 import {interruptSignal} from './interrupts.ts'
 import {openProgressView} from './progress.ts'
 import type {RegistryFlags} from './registry.ts'
-import {dataDirectory, memoryDirectory, openStore} from './stores.ts'
+import {dataDirectory, memoryDirectory, openStore, USUAL_ADDRESS} from './stores.ts'
 import type {Transports} from './transports.ts'
 
 /** Parsed flags that a session looks at; commands without a group of flags leave it out. */
@@ -49,8 +49,15 @@ export async function openSession(flags: SessionFlags, userAgent: string): Promi
   const say = (message: string) => void process.stderr.write(`${message}\n`)
   const opened: AsyncDisposable[] = []
 
+  const talksMuch = flags.verbose || flags.debug
   const open = async (kind: SessionFlags['store']) => {
+    const onFallback = (reason: string) => {
+      // Whoever names a socket means it.
+      if (flags.address !== USUAL_ADDRESS) say(`warning: using the local store, because ${reason}`)
+      else if (talksMuch) say(`containerd is not used, because ${reason}`)
+    }
     const choice = {
+      onFallback,
       ...flags,
       store: kind,
       dataDirectory: () => dataDirectory(flags['data-dir'], process.env),
@@ -58,7 +65,7 @@ export async function openSession(flags: SessionFlags, userAgent: string): Promi
     }
     const found = await openStore(choice, signal)
     opened.push(found)
-    if (flags.verbose || flags.debug) say(`store: ${found.kind} (${found.name})`)
+    if (talksMuch) say(`store: ${found.kind} (${found.name})`)
     return found
   }
   const store = once(() => open(flags.store))

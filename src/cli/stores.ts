@@ -3,7 +3,7 @@
 import {constants} from 'node:fs'
 import {access} from 'node:fs/promises'
 import {join, resolve} from 'node:path'
-import {CodedError} from '../lib/errors/coded-error.ts'
+import {CodedError, hasCode} from '../lib/errors/coded-error.ts'
 import type {Store} from '../lib/oci/image-store.ts'
 
 export interface StoreChoice {
@@ -15,11 +15,16 @@ export interface StoreChoice {
   readonly namespace: string
   /** 0 for containerd's own default. */
   readonly connectTimeoutMs: number
+  /** Told why `auto` does not take containerd. */
+  readonly onFallback: (reason: string) => void
 }
+
+/** Where containerd listens unless somebody says otherwise. */
+export const USUAL_ADDRESS = '/run/containerd/containerd.sock'
 
 /** The store for a choice; `auto` takes containerd when we may talk to its socket. The caller disposes it. */
 export async function openStore(choice: StoreChoice, signal: AbortSignal): Promise<Store> {
-  const kind = choice.store === 'auto' ? await chooseStore(choice.address) : choice.store
+  const kind = choice.store === 'auto' ? await chooseStore(choice) : choice.store
   if (kind === 'containerd') {
     const {openContainerdStore} = await import('../lib/containerd/store.ts')
     return openContainerdStore({...choice, signal})
@@ -53,11 +58,17 @@ function ownDirectory(environment: Environment, variable: string, fallback: stri
   return environment.HOME ? join(environment.HOME, fallback, 'ctr-remote') : undefined
 }
 
-async function chooseStore(address: string): Promise<'containerd' | 'local'> {
+async function chooseStore({address, onFallback}: StoreChoice): Promise<'containerd' | 'local'> {
+  const path = address.replace(/^unix:\/\//, '')
   try {
-    await access(address.replace(/^unix:\/\//, ''), constants.R_OK | constants.W_OK)
+    await access(path, constants.R_OK | constants.W_OK)
     return 'containerd'
-  } catch {
+  } catch (error) {
+    onFallback(
+      hasCode(error, 'not-found')
+        ? `there is no socket "${path}"`
+        : `this user may not use containerd's socket "${path}"`,
+    )
     return 'local'
   }
 }
