@@ -1,6 +1,6 @@
 // How the daemon reaches registries: every setting of its configuration, seen by the registry that is asked.
 
-import {mkdirSync, writeFileSync} from 'node:fs'
+import {mkdirSync, rmSync, writeFileSync} from 'node:fs'
 import {readFile} from 'node:fs/promises'
 import {join} from 'node:path'
 import {create, toBinary} from '@bufbuild/protobuf'
@@ -55,9 +55,12 @@ async function start(config: string, {retries = 0, ...options}: StartOptions = {
 }
 
 /** Prepares the layer as containerd does, and resolves to what its file holds, or to why it is not lazy. */
-async function pull(snapshotter: TestSnapshotter, host: string): Promise<string> {
+async function pull(
+  snapshotter: TestSnapshotter,
+  host: string,
+  target = `layer-${crypto.randomUUID()}`,
+): Promise<string> {
   const channel = openGrpcChannel(snapshotter.address)
-  const target = `layer-${crypto.randomUUID()}`
   const labels = {
     'containerd.io/snapshot.ref': target,
     'containerd.io/snapshot/remote/stargz.reference': `${host}/app:1`,
@@ -73,13 +76,20 @@ async function pull(snapshotter: TestSnapshotter, host: string): Promise<string>
       )
     if (failure === undefined) return String(snapshotter.log().findLast(({error}) => error)!.error)
     expect(failure.code).toBe(grpc.status.ALREADY_EXISTS)
-    const view = await channel.unary(
-      Snapshots.method.view,
-      {key: `${target}-view`, parent: target},
-      {headers: {}},
-    )
+    return await readHello(snapshotter, target)
+  } finally {
+    channel.close()
+  }
+}
+
+/** What the file holds for a container on the layer `target`; rejects with gRPC's failure when there is no such layer. */
+async function readHello({address}: TestSnapshotter, target: string): Promise<string> {
+  const channel = openGrpcChannel(address)
+  try {
+    const key = `${target}-${crypto.randomUUID()}`
+    const {mounts} = await channel.unary(Snapshots.method.view, {key, parent: target}, {headers: {}})
     // Not readFileSync: the registry that is read from is in this process.
-    return await readFile(join(view.mounts[0]!.source, 'hello'), 'utf8')
+    return await readFile(join(mounts[0]!.source, 'hello'), 'utf8')
   } finally {
     channel.close()
   }
@@ -171,6 +181,21 @@ describeWith(['root'], 'mirrors of the daemon', () => {
   it('both down: the layer is not lazy, and the log says why', async () => {
     const snapshotter = await start(mirrorOf('127.0.0.1:2', '127.0.0.1:1'))
     expect(await pull(snapshotter, '127.0.0.1:2')).toMatch(/127\.0\.0\.1:2/)
+  })
+})
+
+describeWith(['root'], 'a daemon that lost its cache while the registry was down', () => {
+  it('starts where that is allowed, and has the layer when the registry is back', async () => {
+    const registry = await startRegistry()
+    const snapshotter = await start('[snapshotter]\nallow_invalid_mounts_on_restart = true\n')
+    expect(await pull(snapshotter, registry.host, 'layer')).toBe('hello\n')
+    await snapshotter.stop('SIGINT')
+    rmSync(join(snapshotter.directory, 'root/stargz/layers'), {recursive: true})
+    registry.inject({}, {kind: 'status', status: 500}, 1000)
+    await snapshotter.start()
+    await expect(readHello(snapshotter, 'layer')).rejects.toMatchObject({code: grpc.status.UNAVAILABLE})
+    registry.heal()
+    expect(await readHello(snapshotter, 'layer')).toBe('hello\n')
   })
 })
 
