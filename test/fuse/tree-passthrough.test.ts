@@ -1,7 +1,7 @@
 import {spawn} from 'node:child_process'
 import {once} from 'node:events'
 import {readFileSync, truncateSync} from 'node:fs'
-import {mkdir, readdir, rm} from 'node:fs/promises'
+import {mkdir, readdir, rm, writeFile} from 'node:fs/promises'
 import {release} from 'node:os'
 import {join} from 'node:path'
 import {expect, it, onTestFinished} from 'vitest'
@@ -116,6 +116,15 @@ describeWith(['root'], 'passthrough of files that are there', () => {
     const {path} = await serve(layer, 'full')
     const sums = await Promise.all(Array.from({length: 12}, () => sumOf(join(path, 'large'))))
     expect(new Set(sums)).toEqual(new Set([sum]))
+  })
+
+  it('clears away what a killed process has left', async () => {
+    const base = await temporaryDirectory()
+    await mkdir(join(base, 'copies'))
+    await writeFile(join(base, 'copies', 'a1-0.copy'), 'half a copy')
+    const trees = await openTrees(base)
+    onTestFinished(() => trees.close('unmount'))
+    expect(await readdir(join(base, 'copies'))).toEqual([])
   })
 
   it('goes on where there is no room for copies', async () => {

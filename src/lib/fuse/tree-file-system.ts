@@ -3,7 +3,7 @@
 // it looks up, and the kernel remembers only of a whole file system that there are none; so layers without any, which
 // most are, have one to themselves, in which a walk costs half as much.
 
-import {mkdir} from 'node:fs/promises'
+import {mkdir, rm} from 'node:fs/promises'
 import {join} from 'node:path'
 import {CodedError} from '../errors/coded-error.ts'
 import {dropCache} from '../native/system-calls.ts'
@@ -29,7 +29,7 @@ export interface TreeFileSystemOptions {
   readonly readAheadKb?: number
   /**
    * Lets the kernel (Linux 6.9) read large files by itself, if they are complete when they are first opened: from copies
-   * below this directory, which is made when it is not there. Costs their size on disk for as long as they are mounted,
+   * below this directory, which is made when it is not there, and belongs to us alone. Costs their size on disk for as long as they are mounted,
    * and a request for every open. Off by default.
    */
   readonly passthroughDirectory?: string | undefined
@@ -94,13 +94,18 @@ export async function openTreeFileSystem(options: TreeFileSystemOptions): Promis
       keeper: options.keeper,
       log: options.log,
     })
-  const {passthroughDirectory} = options
-  if (passthroughDirectory !== undefined) await mkdir(passthroughDirectory, {recursive: true, mode: 0o700})
   const bare = await open('bare-tree')
   const withXattrs = await open('tree').catch(async error => {
     await bare.close(bare.connection.adopted ? 'leave' : 'unmount')
     throw error
   })
+  const {passthroughDirectory} = options
+  if (passthroughDirectory !== undefined) {
+    const adopted = bare.connection.adopted || withXattrs.connection.adopted
+    // Otherwise what is in it belongs to mounts that are gone.
+    if (!adopted) await rm(passthroughDirectory, {recursive: true, force: true})
+    await mkdir(passthroughDirectory, {recursive: true, mode: 0o700})
+  }
 
   return {
     adopted: bare.connection.adopted,
@@ -121,7 +126,12 @@ export async function openTreeFileSystem(options: TreeFileSystemOptions): Promis
       const session = hasXattrs ? withXattrs : bare
       const path = join(mountpoints[kind], name)
       const passthrough = passthroughOf(session, name, {inodes, directory: passthroughDirectory})
-      session.add(device, {tree: tables, stateName: state && `${state().digest}.json`, passthrough})
+      try {
+        session.add(device, {tree: tables, stateName: state && `${state().digest}.json`, passthrough})
+      } catch (error) {
+        if (passthrough) closePassthrough(name, passthrough, 'unmount')
+        throw error
+      }
       layers.set(name, {session, path, state: state && createStateFile(state), passthrough})
       names.set(layerIdOf(name), name)
       return path
