@@ -27,36 +27,35 @@ export async function inflateRange(
 ): Promise<Uint8Array | string> {
   try {
     if (kind === 'zstd') return await inflateFrames(bytes, codec)
-    return (await inflateSingle(bytes, codec)) ?? (await inflateAll('gzip', bytes))
+    return (await inflateOne('gzip', bytes, codec)) ?? (await inflateAll('gzip', bytes))
   } catch (error) {
     return messageOf(error)
   }
 }
 
 /**
- * What a range decompresses to that is one member, of a size that it says, and nothing else: a range that can be put into
- * another blob as it is. Undefined for any other. Only the native codec sees what follows a member.
+ * How large a range says that it is when decompressed, if it is one member: a gzip member ends with its size, a zstd frame
+ * begins with it. Undefined when it does not say, or nothing of its size can be so large.
+ */
+export function claimedSize(kind: MemberKind, bytes: Uint8Array): number | undefined {
+  if (kind === 'zstd') return frameContentSize(bytes)
+  if (bytes.length < MIN_GZIP_SIZE) return undefined
+  const size = new DataView(bytes.buffer, bytes.byteOffset + bytes.length - 4).getUint32(0, true)
+  return size > bytes.length * MAX_GZIP_RATIO ? undefined : size
+}
+
+/**
+ * What a range decompresses to that is one member of the size that it says and nothing else, so that it can be put into
+ * another blob as it is; undefined for any other. Only the native codec sees what follows a member.
  */
 export async function inflateOne(
   kind: MemberKind,
   bytes: Uint8Array,
   codec: BulkCodec,
 ): Promise<Uint8Array | undefined> {
-  if (kind === 'gzip') return inflateSingle(bytes, codec)
-  const size = frameContentSize(bytes)
+  const size = claimedSize(kind, bytes)
   if (size === undefined || size > MAX_OUTPUT_SIZE) return undefined
-  return codec.inflateMember('zstd', bytes, size).catch(() => undefined)
-}
-
-/**
- * The fast way for a range that is one gzip member: its last four bytes, ISIZE, say how large it is. Undefined when
- * they do not, because there are more members or none is whole.
- */
-async function inflateSingle(bytes: Uint8Array, codec: BulkCodec): Promise<Uint8Array | undefined> {
-  if (bytes.length < MIN_GZIP_SIZE) return undefined
-  const size = new DataView(bytes.buffer, bytes.byteOffset + bytes.length - 4).getUint32(0, true)
-  if (size > Math.min(MAX_OUTPUT_SIZE, bytes.length * MAX_GZIP_RATIO)) return undefined
-  return codec.inflateMember('gzip', bytes, size).catch(() => undefined)
+  return codec.inflateMember(kind, bytes, size).catch(() => undefined)
 }
 
 /** zstd frames one by one; skippable ones hold nothing. */

@@ -4,10 +4,11 @@
 import type {BulkCodec, MemberKind, Spool} from '../compression/codec.ts'
 import {CodedError, hasCode} from '../errors/coded-error.ts'
 import {type OpenLayerOptions, openLayer} from '../estargz/open-layer.ts'
+import {MAX_CHUNK_SIZE} from '../estargz/plan-layer.ts'
 import {isLazyAnnotation} from '../oci/annotations.ts'
 import type {BlobSource} from '../oci/content-store.ts'
 import {layerCompressionOf} from '../oci/media-type.ts'
-import {inflateOne, inflateRange} from './inflate-range.ts'
+import {claimedSize, inflateOne, inflateRange} from './inflate-range.ts'
 import {
   countBytes,
   createSpoolStore,
@@ -28,10 +29,10 @@ export interface SourceMembers {
   readonly blob: Spool
 }
 
-/** Compressed bytes that are decompressed at once: enough for every core. */
-const BATCH_SIZE = 1 << 20
-/** A larger stretch without a start of a stream, which no writer makes, is not held in memory: bytes. */
-const MAX_RANGE_SIZE = 32 << 20
+/** Bytes, compressed and not, that are decompressed at once: enough for every core. Two batches are in memory. */
+const BATCH_SIZE = 4 << 20
+/** A larger stretch without a start of a stream is not held in memory: a chunk that does not compress, and headers. */
+const MAX_RANGE_SIZE = MAX_CHUNK_SIZE + (16 << 20)
 /**
  * Spools a layer member by member, and keeps the members; undefined for a layer of which they are not known: no eStargz,
  * its TOC outside, or one that misleads. Whatever is wrong with such a layer, `spoolLayer` says.
@@ -89,7 +90,7 @@ async function findStreamStarts(
 ): Promise<StreamStarts> {
   const {decompressor, dataEnd, filesAndLandmarks} = await openLayer(blob, options)
   if (decompressor.memberKind !== kind) {
-    throw new CodedError('unsupported', `Cannot cut ${options.where}: its TOC is that of another layer`)
+    throw unusable('the TOC of another layer')
   }
   const starts = new Set([dataEnd, blob.size])
   for (const {chunks} of filesAndLandmarks.values()) {
@@ -108,32 +109,35 @@ async function* keepIn(
   }
 }
 
+interface Cut {
+  readonly offset: number
+  readonly bytes: Uint8Array
+}
+
 /** The stream cut before each of `starts`, which ascend from above 0 to its end. */
-async function* cutAt(chunks: AsyncIterable<Uint8Array>, starts: Float64Array): AsyncGenerator<Uint8Array> {
+async function* cutAt(chunks: AsyncIterable<Uint8Array>, starts: Float64Array): AsyncGenerator<Cut> {
   let held: Uint8Array[] = []
-  let heldSize = 0
+  let offset = 0
   let position = 0
   let next = 0
   for await (const chunk of chunks) {
     for (let at = 0; at < chunk.length; ) {
       const part = chunk.subarray(at, at + (starts[next] ?? Number.POSITIVE_INFINITY) - position)
       held.push(part)
-      heldSize += part.length
       position += part.length
       at += part.length
-      if (heldSize > MAX_RANGE_SIZE) {
-        throw new CodedError(
-          'unsupported',
-          `Cannot use a layer with a stream of more than ${MAX_RANGE_SIZE} bytes`,
-        )
-      }
+      if (position - offset > MAX_RANGE_SIZE) throw unusable(`a stream of more than ${MAX_RANGE_SIZE} bytes`)
       if (position !== starts[next]) continue
-      yield held.length === 1 ? part : Buffer.concat(held)
+      yield {offset, bytes: held.length === 1 ? part : Buffer.concat(held)}
       held = []
-      heldSize = 0
+      offset = position
       next++
     }
   }
+}
+
+function unusable(what: string): CodedError {
+  return new CodedError('unsupported', `Cannot take a layer apart that has ${what}`)
 }
 
 interface FoundMembers {
@@ -154,58 +158,67 @@ interface InflateOptions {
  * What ranges decompress to, in order; notes in `found` those that can move. One batch is under way while one is consumed.
  */
 async function* inflateRanges(
-  ranges: AsyncIterable<Uint8Array>,
-  {kind, dataEnd, found, codec}: InflateOptions,
+  ranges: AsyncIterable<Cut>,
+  options: InflateOptions,
 ): AsyncGenerator<Uint8Array> {
-  let offset = 0
+  const {found} = options
   let tarOffset = 0
   /** In one piece: hashing and keeping many small ones would cost more than decompressing them. */
   function note(inflated: readonly InflatedRange[]): Uint8Array {
-    for (const {bytes, size, isMovable} of inflated) {
-      if (isMovable && bytes.length > 0 && offset < dataEnd) {
-        found.offsets.push(offset)
-        found.sizes.push(size)
+    for (const {range, tar, isMovable} of inflated) {
+      if (isMovable && tar.length > 0) {
+        found.offsets.push(range.offset)
+        found.sizes.push(range.bytes.length)
         found.tarOffsets.push(tarOffset)
-        found.tarSizes.push(bytes.length)
+        found.tarSizes.push(tar.length)
       }
-      offset += size
-      tarOffset += bytes.length
+      tarOffset += tar.length
     }
-    return Buffer.concat(inflated.map(({bytes}) => bytes))
+    return Buffer.concat(inflated.map(({tar}) => tar))
   }
   let last: Promise<InflatedRange[]> | undefined
-  for await (const batch of batchesOf(ranges)) {
-    const inflated = Promise.all(batch.map(range => inflate(kind, range, codec)))
-    // A failure is thrown in its turn; until then it must not count as unhandled.
-    inflated.catch(() => {})
+  try {
+    for await (const batch of batchesOf(ranges, options.kind)) {
+      const inflated = Promise.all(batch.map(range => inflate(range, options)))
+      // A failure is thrown in its turn; until then it must not count as unhandled.
+      inflated.catch(() => {})
+      const before = last
+      last = inflated
+      if (before) yield note(await before)
+    }
     if (last) yield note(await last)
-    last = inflated
+  } finally {
+    await last?.catch(() => {})
   }
-  if (last) yield note(await last)
 }
 
 interface InflatedRange {
-  readonly bytes: Uint8Array
-  /** Compressed bytes. */
-  readonly size: number
+  readonly range: Cut
+  readonly tar: Uint8Array
   /** It is one member and nothing else. */
   readonly isMovable: boolean
 }
 
-async function inflate(kind: MemberKind, range: Uint8Array, codec: BulkCodec): Promise<InflatedRange> {
-  const one = await inflateOne(kind, range, codec)
-  if (one) return {bytes: one, size: range.length, isMovable: true}
-  const several = await inflateRange(kind, range, codec)
-  if (typeof several !== 'string') return {bytes: several, size: range.length, isMovable: false}
+/** Only the last files' range and what follows may be of several members, which nothing bounds but their number. */
+async function inflate(range: Cut, {kind, dataEnd, codec}: InflateOptions): Promise<InflatedRange> {
+  const {offset, bytes} = range
+  const one = await inflateOne(kind, bytes, codec)
+  if (one) return {range, tar: one, isMovable: offset < dataEnd}
+  if (offset + bytes.length < dataEnd) throw unusable('several members where one file is')
+  const several = await inflateRange(kind, bytes, codec)
+  if (typeof several !== 'string') return {range, tar: several, isMovable: false}
   throw new CodedError('corrupt', `Cannot decompress a stream of a layer: ${several}`)
 }
 
-async function* batchesOf(ranges: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array[]> {
-  let batch: Uint8Array[] = []
+async function* batchesOf(ranges: AsyncIterable<Cut>, kind: MemberKind): AsyncGenerator<Cut[]> {
+  let batch: Cut[] = []
   let size = 0
   for await (const range of ranges) {
+    const claimed = claimedSize(kind, range.bytes) ?? 0
+    if (claimed > MAX_RANGE_SIZE)
+      throw unusable(`a stream that decompresses to more than ${MAX_RANGE_SIZE} bytes`)
     batch.push(range)
-    size += range.length
+    size += range.bytes.length + claimed
     if (size < BATCH_SIZE) continue
     yield batch
     batch = []
