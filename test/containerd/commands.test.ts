@@ -1,14 +1,16 @@
 // The image commands on a real containerd, with `ctr` as judge of what they leave there.
 
+import {execFile as execFileWithCallback} from 'node:child_process'
 import {randomBytes} from 'node:crypto'
 import {readFile, stat, writeFile} from 'node:fs/promises'
 import {join} from 'node:path'
+import {promisify} from 'node:util'
 import {gzipSync} from 'node:zlib'
 import {afterAll, beforeAll, expect, it} from 'vitest'
 import {Content} from '../../src/lib/containerd/proto/content_pb.ts'
 import {openContainerdStore} from '../../src/lib/containerd/store.ts'
 import {digestOf} from '../../src/lib/io/sha256.ts'
-import {encodeJson} from '../../src/lib/oci/manifest.ts'
+import {encodeJson, type ImageManifest} from '../../src/lib/oci/manifest.ts'
 import {OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST} from '../../src/lib/oci/media-type.ts'
 import {CONTAINERDS, startContainerd} from '../support/containerd.ts'
 import {type FaultyRegistry, startFaultyRegistry} from '../support/faulty-registry.ts'
@@ -17,8 +19,10 @@ import {tarOf} from '../support/sample-image.ts'
 import {temporaryDirectory} from '../support/temporary.ts'
 import {type Scene, startScene} from './scene.ts'
 
+const execFile = promisify(execFileWithCallback)
+
 for (const {release, needs, programs} of CONTAINERDS) {
-  describeWith(['root', 'runc', ...needs], `images on ${release}`, () => {
+  describeWith(['root', 'runc', 'skopeo', ...needs], `images on ${release}`, () => {
     let scene: Scene
     beforeAll(async () => {
       scene = await startScene(programs)
@@ -136,6 +140,42 @@ for (const {release, needs, programs} of CONTAINERDS) {
       await scene.ok(...globals, 'image', 'rm', '--sync', ref, target)
       expect((await contentLabels(globals[1]!)).size).toBe(0)
       expect(await scene.containerd.ctr(...globals, 'snapshots', 'ls')).not.toContain('sha256')
+    })
+
+    it.each([
+      ['convert', ['--estargz']],
+      ['optimize', ['--entrypoint', '["cat"]', '--args', '["/data/file"]']],
+    ])('%s writes what skopeo, ctr and nerdctl can use', async (command, flags) => {
+      const {ref, globals} = await scene.withApp()
+      const target = `${scene.host}/judged:${command}`
+      const digest = await scene.ok(...globals, 'image', command, '-q', '--oci', ...flags, ref, target)
+      const manifest = JSON.parse(
+        await scene.containerd.ctr(...globals, 'content', 'get', digest),
+      ) as ImageManifest
+      const labels = await contentLabels(globals[1])
+      // What nerdctl and the garbage collector look for.
+      expect(labels.get(digest)).toMatchObject({
+        'containerd.io/gc.ref.content.config': manifest.config.digest,
+        'containerd.io/gc.ref.content.l.0': manifest.layers[0]!.digest,
+        'containerd.io/gc.ref.content.l.1': manifest.layers[1]!.digest,
+      })
+      const config = JSON.parse(
+        await scene.containerd.ctr(...globals, 'content', 'get', manifest.config.digest),
+      )
+      for (const [index, layer] of manifest.layers.entries()) {
+        expect(labels.get(layer.digest)).toMatchObject({
+          'containerd.io/uncompressed': config.rootfs.diff_ids[index],
+        })
+      }
+      await scene.ok(...globals, 'image', 'push', '-q', target)
+      const copy = join(await temporaryDirectory(), 'copy')
+      // It checks every digest on the way.
+      await execFile('skopeo', ['copy', '-q', '--src-tls-verify=false', `docker://${target}`, `dir:${copy}`])
+      expect(digestOf(await readFile(join(copy, 'manifest.json')))).toBe(digest)
+      const archive = join(copy, 'archive.tar')
+      await scene.containerd.ctr(...globals, 'images', 'export', archive, target)
+      const {stdout} = await execFile('skopeo', ['inspect', `oci-archive:${archive}`])
+      expect(JSON.parse(stdout).Layers).toEqual(manifest.layers.map(layer => layer.digest))
     })
 
     it('converts twice at once, and while garbage is collected all the time', async () => {
