@@ -24,11 +24,13 @@ const SCHEMA = `
   CREATE INDEX IF NOT EXISTS snapshots_by_parent ON snapshots (parent);
   CREATE TABLE IF NOT EXISTS last_id (one INTEGER PRIMARY KEY CHECK (one = 1), id INTEGER NOT NULL) STRICT;
   INSERT OR IGNORE INTO last_id VALUES (1, 0);
+  CREATE TRIGGER IF NOT EXISTS remember_id AFTER INSERT ON snapshots
+    BEGIN UPDATE last_id SET id = max(id, NEW.id); END;
 `
 
 /** A table on disk. Nobody else can open it before it is disposed. */
 export interface OpenSnapshotTable extends SnapshotTable, Disposable {
-  /** The last id that was given away; 0 when none was. */
+  /** The last id that was given away, in an earlier run to a snapshot; 0 when none was. */
   lastId(): number
 }
 
@@ -41,13 +43,13 @@ export function openSnapshotTable(path: string): OpenSnapshotTable {
   const byName = database.prepare('SELECT * FROM snapshots WHERE name = ?')
   const children = database.prepare('SELECT 1 FROM snapshots WHERE parent = ? LIMIT 1')
   const all = database.prepare('SELECT * FROM snapshots ORDER BY id')
-  const lastId = database.prepare('SELECT id FROM last_id')
-  const bumpId = database.prepare('UPDATE last_id SET id = id + 1 RETURNING id')
   const insert = database.prepare('INSERT INTO snapshots VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)')
   const update = database.prepare(
     'UPDATE snapshots SET name = ?, id = ?, parent = ?, kind = ?, labels = ?, created_ms = ?, updated_ms = ?, size = ?, inodes = ? WHERE name = ?',
   )
   const remove = database.prepare('DELETE FROM snapshots WHERE name = ?')
+  // Ids are remembered with the snapshots that have them: a disk is made to write once for both.
+  let lastId = Number(database.prepare('SELECT id FROM last_id').get()!.id)
   return {
     get: name => {
       const row = byName.get(name)
@@ -55,11 +57,11 @@ export function openSnapshotTable(path: string): OpenSnapshotTable {
     },
     hasChildren: name => children.get(name) !== undefined,
     list: () => all.all().map(snapshotOf),
-    nextId: () => write(() => String(bumpId.get()!.id)),
+    nextId: () => String(++lastId),
     insert: snapshot => void write(() => insert.run(...valuesOf(snapshot))),
     replace: (name, snapshot) => void write(() => update.run(...valuesOf(snapshot), name)),
     delete: name => void write(() => remove.run(name)),
-    lastId: () => Number(lastId.get()!.id),
+    lastId: () => lastId,
     [Symbol.dispose]: () => database.close(),
   }
 }
