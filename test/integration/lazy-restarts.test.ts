@@ -35,7 +35,8 @@ for (const backend of ['erofs', 'fuse'] as const) {
     })
     afterAll(() => stage?.[Symbol.asyncDispose]())
 
-    it(`gives readers what they read, killed ${kills} times meanwhile, and heaps up no mounts`, async () => {
+    const title = `gives readers what they read, killed ${kills} times meanwhile, and heaps up no mounts`
+    it(title, {timeout: 30_000 + kills * 10_000}, async () => {
       const random = createRandom(1)
       // Slow enough that a kill meets reads that wait for the registry.
       stage.registry.inject({method: 'GET', url: /\/blobs\//}, {kind: 'slow', delayMs: 2}, 1_000_000)

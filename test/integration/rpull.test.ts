@@ -1,16 +1,19 @@
 // `image rpull` with a real containerd and its own snapshotter, which mounts nothing lazily: every layer falls back.
 
+import {randomBytes} from 'node:crypto'
 import {createServer} from 'node:http'
 import type {AddressInfo} from 'node:net'
 import {join} from 'node:path'
 import {afterAll, beforeAll, describe, expect, it} from 'vitest'
 import {openLocalStore} from '../../src/lib/layout/local-store.ts'
+import type {ImageManifest} from '../../src/lib/oci/manifest.ts'
 import {type RunningRegistry, serveRegistry} from '../../src/lib/registry-server/serve-registry.ts'
 import {CONTAINERDS, stargzPlugin, startContainerd, type TestContainerd} from '../support/containerd.ts'
 import {createUser, type Finished, type User} from '../support/ctr-remote.ts'
 import {type FaultyRegistry, startFaultyRegistry} from '../support/faulty-registry.ts'
+import {memoryContent} from '../support/memory-content.ts'
 import {describeWith} from '../support/requires.ts'
-import {readBlob, writeSampleIndex} from '../support/sample-image.ts'
+import {readBlob, writeSampleImage, writeSampleIndex} from '../support/sample-image.ts'
 import {writeShellImage} from '../support/shell-image.ts'
 
 for (const {release, needs, programs} of CONTAINERDS) {
@@ -34,12 +37,6 @@ for (const {release, needs, programs} of CONTAINERDS) {
       registry = await serveRegistry(store)
       ref = `${registry.address}/app:1`
       faulty = await startFaultyRegistry()
-      const {target} = (await store.images.get('localhost/app:1'))!
-      const manifest = JSON.parse((await readBlob(store.content, target)).toString())
-      for (const blob of [manifest.config, ...manifest.layers]) {
-        faulty.addBlob('app', await readBlob(store.content, blob), blob.mediaType)
-      }
-      faulty.addManifest('app', '1', manifest)
     })
     afterAll(async () => {
       await faulty?.[Symbol.asyncDispose]()
@@ -138,13 +135,25 @@ for (const {release, needs, programs} of CONTAINERDS) {
       expect((await ctr(namespace, 'snapshots', 'ls')).match(/^sha256:/gm)).toHaveLength(2)
     })
 
+    /** An image of two layers that nobody has: containerd shares content between namespaces. */
+    async function unknownImage(): Promise<string> {
+      const content = memoryContent()
+      const layers = ['a', 'b'].map(name => ({[name]: randomBytes(100_000).toString('hex')}))
+      const {root} = await writeSampleImage(content, {layers})
+      for (const [digest, bytes] of content.blobs)
+        if (digest !== root.digest) faulty.addBlob('unknown', bytes)
+      const manifest: ImageManifest = JSON.parse((await readBlob(content, root)).toString())
+      faulty.addManifest('unknown', '1', manifest)
+      return `${faulty.host}/unknown:1`
+    }
+
     it('leaves nothing behind when it is interrupted while it fetches', async () => {
       const namespace = newNamespace()
       const blob = {method: 'GET', url: /\/blobs\//}
       // The config passes; the layers never end.
       faulty.inject(blob, {kind: 'headers', headers: {}}, 1)
       faulty.inject(blob, {kind: 'stall', afterBytes: 1000}, 2)
-      const slow = `${faulty.host}/app:1`
+      const slow = await unknownImage()
       const before = faulty.requests.length
       const running = user.start(...globals(namespace), 'image', 'rpull', '--snapshotter', 'overlayfs', slow)
       await expect
@@ -163,7 +172,7 @@ for (const {release, needs, programs} of CONTAINERDS) {
       const namespace = newNamespace()
       faulty.inject({method: 'GET', url: /\/blobs\//}, {kind: 'headers', headers: {}}, 1)
       faulty.inject({method: 'GET', url: /\/blobs\//}, {kind: 'corrupt'}, 1)
-      const {exitCode, stderr} = await rpull(namespace, '--snapshotter', 'overlayfs', `${faulty.host}/app:1`)
+      const {exitCode, stderr} = await rpull(namespace, '--snapshotter', 'overlayfs', await unknownImage())
       expect(exitCode).not.toBe(0)
       expect(stderr).toMatch(/sha256:/)
       expect(await ctr(namespace, 'images', 'ls', '-q')).toBe('')
