@@ -92,15 +92,19 @@ async function makeMembers(
   const rest = selectLists(pieces, list => sources[list]! < 0)
   const [compressed, originals] = await Promise.all([
     rest.counts.length > 0 ? codec.compressMembers(memberKind, level, spool, rest) : NO_MEMBERS,
-    Promise.all(Array.from(sources, index => (index < 0 ? undefined : movable.read(index)))),
+    movable.read(Array.from(sources).filter(index => index >= 0)),
   ])
   const parts: Uint8Array[] = []
   let bytesAt = 0
-  let memberAt = 0
-  for (const original of originals) {
-    const size = original?.length ?? compressed.sizes[memberAt++]!
-    parts.push(original ?? compressed.bytes.subarray(bytesAt, bytesAt + size))
-    if (!original) bytesAt += size
+  let [made, moved] = [0, 0]
+  for (const index of sources) {
+    if (index >= 0) {
+      parts.push(originals[moved++]!)
+    } else {
+      const size = compressed.sizes[made++]!
+      parts.push(compressed.bytes.subarray(bytesAt, bytesAt + size))
+      bytesAt += size
+    }
   }
   return {
     bytes: Buffer.concat(parts),

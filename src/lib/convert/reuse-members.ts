@@ -4,11 +4,8 @@
 // compressed again. And only when our compressor made it, at this level: then compressing it again would give the same
 // bytes, and the output stays a function of the tar and the options alone.
 
-import {read as readFile} from 'node:fs'
-import {promisify} from 'node:util'
-import type {BulkCodec, PieceLists, Spool} from '../compression/codec.ts'
+import type {BulkCodec, PieceLists} from '../compression/codec.ts'
 import type {Compressor} from '../compression/layer-format.ts'
-import {CodedError} from '../errors/coded-error.ts'
 import type {SourceMembers} from './reuse-source.ts'
 import type {SpooledLayer} from './spool-layer.ts'
 
@@ -16,8 +13,8 @@ import type {SpooledLayer} from './spool-layer.ts'
 export interface MovableMembers {
   /** For each list: the index of the member that holds exactly its bytes, or -1. */
   match(lists: PieceLists): Int32Array
-  /** The compressed bytes of a member. */
-  read(index: number): Promise<Uint8Array>
+  /** The compressed bytes of these members. */
+  read(indexes: readonly number[]): Promise<Uint8Array[]>
 }
 
 /** Members that are compressed again to learn whether the compressor is ours, and how large they may be, bytes. */
@@ -30,24 +27,36 @@ export async function movableMembers(
   codec: BulkCodec,
 ): Promise<MovableMembers | undefined> {
   if (members?.kind !== compressor.memberKind) return undefined
-  for (const index of sampleOf(members)) {
-    const [original, {bytes}] = await Promise.all([
-      readRange(members.blob, members.offsets[index]!, members.sizes[index]!),
-      codec.compressMembers(members.kind, compressor.level, spool, {
-        literals: new Uint8Array(0),
-        offsets: Float64Array.of(members.tarOffsets[index]!),
-        sizes: Float64Array.of(members.tarSizes[index]!),
-        counts: Uint32Array.of(1),
-      }),
-    ])
-    if (Buffer.compare(original, bytes) !== 0) return undefined
-  }
-  const {offsets, sizes, tarOffsets, tarSizes, blob} = members
+  const {kind, offsets, sizes, tarOffsets, tarSizes, blob} = members
+  const samples = sampleOf(members)
+  const [originals, anew] = [
+    await codec.readPieces(blob, rangesOf(offsets, sizes, samples)),
+    await codec.compressMembers(kind, compressor.level, spool, rangesOf(tarOffsets, tarSizes, samples)),
+  ]
+  if (Buffer.compare(originals, anew.bytes) !== 0) return undefined
   const byTarOffset = new Map<number, number>()
   for (const [index, tarOffset] of tarOffsets.entries()) byTarOffset.set(tarOffset, index)
   return {
     match: lists => matchLists(lists, byTarOffset, tarSizes),
-    read: index => readRange(blob, offsets[index]!, sizes[index]!),
+    async read(indexes) {
+      const bytes = await codec.readPieces(blob, rangesOf(offsets, sizes, indexes))
+      let at = 0
+      return indexes.map(index => bytes.subarray(at, (at += sizes[index]!)))
+    },
+  }
+}
+
+/** Some of many ranges of a spool, each a list of its own. */
+function rangesOf(
+  offsets: readonly number[],
+  sizes: readonly number[],
+  indexes: readonly number[],
+): PieceLists {
+  return {
+    literals: new Uint8Array(0),
+    offsets: Float64Array.from(indexes, index => offsets[index]!),
+    sizes: Float64Array.from(indexes, index => sizes[index]!),
+    counts: new Uint32Array(indexes.length).fill(1),
   }
 }
 
@@ -76,17 +85,4 @@ function matchLists(
     if (index !== undefined && end - start === tarSizes[index]) matches[list] = index
   }
   return matches
-}
-
-const readAsync = promisify(readFile)
-
-async function readRange({storage}: Spool, offset: number, size: number): Promise<Uint8Array> {
-  if (typeof storage !== 'number') return storage.subarray(offset, offset + size)
-  const bytes = Buffer.allocUnsafe(size)
-  for (let filled = 0; filled < size; ) {
-    const {bytesRead} = await readAsync(storage, bytes, filled, size - filled, offset + filled)
-    if (bytesRead === 0) throw new CodedError('internal', 'Cannot read a member: its spool is cut short')
-    filled += bytesRead
-  }
-  return bytes
 }

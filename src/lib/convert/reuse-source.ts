@@ -33,6 +33,7 @@ export interface SourceMembers {
 const BATCH_SIZE = 4 << 20
 /** A larger stretch without a start of a stream is not held in memory: a chunk that does not compress, and headers. */
 const MAX_RANGE_SIZE = MAX_CHUNK_SIZE + (16 << 20)
+
 /**
  * Spools a layer member by member, and keeps the members; undefined for a layer of which they are not known: no eStargz,
  * its TOC outside, or one that misleads. Whatever is wrong with such a layer, `spoolLayer` says.
@@ -89,9 +90,7 @@ async function findStreamStarts(
   options: OpenLayerOptions,
 ): Promise<StreamStarts> {
   const {decompressor, dataEnd, filesAndLandmarks} = await openLayer(blob, options)
-  if (decompressor.memberKind !== kind) {
-    throw unusable('the TOC of another layer')
-  }
+  if (decompressor.memberKind !== kind) throw unusable('the TOC of another layer')
   const starts = new Set([dataEnd, blob.size])
   for (const {chunks} of filesAndLandmarks.values()) {
     for (const {offset} of chunks) if (offset > 0) starts.add(offset)
