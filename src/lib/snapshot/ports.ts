@@ -36,7 +36,10 @@ export interface SnapshotDirectories {
  * package knows no image format.
  */
 export interface LayerMounter {
-  /** Makes the layer that `labels` describe readable at `mountpoint`, or throws why it cannot be lazy. */
+  /**
+   * Makes the layer that `labels` describe readable at `mountpoint`, or throws why it cannot be lazy. A mount that is there
+   * from an earlier run is taken over, or replaced.
+   */
   mount(mountpoint: string, labels: Readonly<Record<string, string>>, signal: AbortSignal): Promise<void>
   /** Resolves when the layer at `mountpoint` can be used; throws `unavailable` when it cannot. */
   check(mountpoint: string, labels: Readonly<Record<string, string>>, signal: AbortSignal): Promise<void>
