@@ -3,6 +3,7 @@
 import type {UnpackOptions} from '../containerd/unpack.ts'
 import {copyBlob, settleAll} from '../convert/copy-image.ts'
 import {
+  type ImageTree,
   isAttestation,
   type ManifestNode,
   type PlatformSelection,
@@ -12,6 +13,7 @@ import {
 import type {ProgressSink} from '../io/progress.ts'
 import type {CallOptions, ContentStore} from '../oci/content-store.ts'
 import type {Descriptor} from '../oci/descriptor.ts'
+import type {Digest} from '../oci/digest.ts'
 import type {ImageSource, ImageTarget} from '../oci/image-store.ts'
 import {isConfigMediaType} from '../oci/media-type.ts'
 import {rememberDocuments} from './documents.ts'
@@ -74,32 +76,40 @@ export async function pullLazily(
   const tree = await readImageTree(documents, root, options.platforms, options)
   const abort = new AbortController()
   const signal = options.signal ? AbortSignal.any([options.signal, abort.signal]) : abort.signal
-  const copies = [
-    root,
-    ...tree.nestedIndexes,
-    ...tree.manifests.flatMap(({descriptor, manifest}) => [descriptor, manifest.config]),
-  ]
-  const copying = new Map(
-    [...new Map(copies.map(document => [document.digest, document])).values()].map(document => [
-      document.digest,
-      copyBlob(documents, target.content, document, {signal}),
-    ]),
-  )
+  const copies = startCopies(documents, target.content, documentsOf(tree), signal)
   const layers: PulledLayer[] = []
   async function pullManifests(): Promise<void> {
     // One image after the other: a snapshotter's attention is better not shared.
     for (const node of tree.manifests.filter(isRunnable)) {
-      const pulled = await pullLayers(documents, target.content, node, {
-        ...options,
-        signal,
-        configReady: () => copying.get(node.manifest.config.digest)!,
-      })
-      layers.push(...pulled)
+      const configReady = () => copies.get(node.manifest.config.digest)!
+      layers.push(...(await pullLayers(documents, target.content, node, {...options, signal, configReady})))
     }
   }
-  await settleAll<unknown>([pullManifests(), ...copying.values()], abort)
+  await settleAll<unknown>([pullManifests(), ...copies.values()], abort)
   await target.publish(root, options)
   return {root, layers}
+}
+
+/** What is kept of an image besides its layers. */
+function documentsOf({root, nestedIndexes, manifests}: ImageTree): Descriptor[] {
+  return [
+    root,
+    ...nestedIndexes,
+    ...manifests.flatMap(({descriptor, manifest}) => [descriptor, manifest.config]),
+  ]
+}
+
+function startCopies(
+  from: ContentStore,
+  to: ContentStore,
+  documents: readonly Descriptor[],
+  signal: AbortSignal,
+): ReadonlyMap<Digest, Promise<unknown>> {
+  const copies = new Map<Digest, Promise<unknown>>()
+  for (const document of documents) {
+    if (!copies.has(document.digest)) copies.set(document.digest, copyBlob(from, to, document, {signal}))
+  }
+  return copies
 }
 
 /** Images for Linux: containerd here could mount nothing else. */
@@ -127,6 +137,8 @@ async function pullLayers(
   await using fetch = createLayerFetch(from, to, {...options, layers, mayBeLazy})
   const pulled: PulledLayer[] = []
   const settle = (index: number, state: PulledLayer['state'], reason?: string) => {
+    // An attempt that is made again finds present what the last one fetched.
+    if (pulled[index]) return
     const layer = {descriptor: layers[index]!, index, count: layers.length, state}
     pulled[index] = reason === undefined ? layer : {...layer, reason}
     options.onLayer?.(pulled[index])
@@ -137,9 +149,8 @@ async function pullLayers(
     layerLabels: index => lazyLabels(image, index),
     async contentReady(content, place) {
       if (place === 'config') return void (await options.configReady())
-      const arrival = fetch.need(place)
-      settle(place, 'fetched', await whyNotLazy(content, mayBeLazy(content), options))
-      await arrival
+      const explained = whyNotLazy(content, mayBeLazy(content), options)
+      await Promise.all([fetch.need(place), explained.then(reason => settle(place, 'fetched', reason))])
     },
     onLayer(index, fate) {
       if (fate.kind === 'applied') return
