@@ -4,11 +4,7 @@
 import {mkdir, readdir, readFile} from 'node:fs/promises'
 import {join} from 'node:path'
 import {afterAll, beforeAll, expect, it} from 'vitest'
-import {Containers} from '../../src/lib/containerd/proto/containers_pb.ts'
-import {Content} from '../../src/lib/containerd/proto/content_pb.ts'
-import {Leases} from '../../src/lib/containerd/proto/leases_pb.ts'
-import {Snapshots} from '../../src/lib/containerd/proto/snapshots_pb.ts'
-import {type ContainerdStore, openContainerdStore} from '../../src/lib/containerd/store.ts'
+import {openContainerdStore} from '../../src/lib/containerd/store.ts'
 import {openLocalStore} from '../../src/lib/layout/local-store.ts'
 import {type RunningRegistry, serveRegistry} from '../../src/lib/registry-server/serve-registry.ts'
 import {CONTAINERDS, startContainerd, type TestContainerd} from '../support/containerd.ts'
@@ -16,10 +12,12 @@ import {createUser, type User} from '../support/ctr-remote.ts'
 import {describeWith} from '../support/requires.ts'
 import {writeShellImage} from '../support/shell-image.ts'
 import {type Stages, startStages} from '../support/stages.ts'
+import {leftovers, listSnapshots, TIDY} from './scene.ts'
 
 for (const {release, needs, programs} of CONTAINERDS) {
-  // What differs between releases shows at few stages as well as at many.
-  const breaks = programs === undefined ? 5 : 3
+  // What differs between releases shows in few commands, at few stages, as well as in many.
+  const isNewer = programs !== undefined
+  const breaks = isNewer ? 3 : 5
   describeWith(['root', 'runc', ...needs], `broken in at, with ${release},`, () => {
     let containerd: TestContainerd
     let stages: Stages
@@ -64,37 +62,16 @@ for (const {release, needs, programs} of CONTAINERDS) {
     const open = (namespace: string) => openContainerdStore({address: containerd.address, namespace})
 
     /** What the user's commands may have left in containerd and on the machine. */
-    async function leftovers(namespace: string): Promise<object> {
-      await using store = await open(namespace)
-      const {client} = store
-      const doing = 'look'
-      const {leases} = await client.call(Leases.method.list, {}, {doing})
-      const {statuses} = await client.call(Content.method.listStatuses, {}, {doing})
-      const {containers} = await client.call(Containers.method.list, {}, {doing})
+    async function allLeftovers(namespace: string): Promise<object> {
       const mounts = (await readFile('/proc/self/mountinfo', 'utf8'))
         .split('\n')
         .map(line => line.split(' ')[4] ?? '')
         .filter(path => path.startsWith(temporary) || path.startsWith(target))
-      return {
-        leases: leases.map(({id}) => id),
-        ingests: statuses.map(({ref: name}) => name),
-        containers: containers.map(({id}) => id),
-        tasks: await containerd.ctr('-n', namespace, 'tasks', 'ls', '-q'),
-        unfinishedSnapshots: (await snapshotsOf(store)).filter(({kind}) => kind !== COMMITTED),
-        mounts,
-        files: [...(await readdir(temporary)), ...(await readdir(fifos))],
-      }
+      const files = [...(await readdir(temporary)), ...(await readdir(fifos))]
+      return {...(await leftovers(containerd, namespace)), mounts, files}
     }
 
-    const NOTHING = {
-      leases: [],
-      ingests: [],
-      containers: [],
-      tasks: '',
-      unfinishedSnapshots: [],
-      mounts: [],
-      files: [],
-    }
+    const NOTHING = {...TIDY, mounts: [], files: []}
 
     /** Removes every image but `kept`, and what only they needed. */
     async function removeImages(namespace: string, kept?: string): Promise<void> {
@@ -106,9 +83,9 @@ for (const {release, needs, programs} of CONTAINERDS) {
     /** Without images there is nothing. */
     async function expectEmpty(namespace: string): Promise<void> {
       await removeImages(namespace)
-      expect(await leftovers(namespace)).toEqual(NOTHING)
+      expect(await allLeftovers(namespace)).toEqual(NOTHING)
       await using store = await open(namespace)
-      expect(await snapshotsOf(store)).toEqual([])
+      expect(await listSnapshots(store.client)).toEqual([])
       expect(await containerd.ctr('-n', namespace, 'content', 'ls', '-q')).toBe('')
     }
 
@@ -166,27 +143,30 @@ for (const {release, needs, programs} of CONTAINERDS) {
     const spread = (length: number, number: number): readonly number[] =>
       Array.from({length: number}, (_, index) => 1 + Math.floor((index * (length - 1)) / (number - 1)))
 
-    it.each(Object.keys(commands))('by Ctrl-C, %s leaves nothing, and works when run again', async name => {
-      const command = commands[name]!
-      const {namespace, length} = await prepare(command)
-      const exitCodes = new Set<number>()
-      for (const stage of spread(length, breaks)) {
-        const running = start(namespace, command.argv())
-        stages.at(stage, () => void running.child.kill('SIGINT'))
-        const {exitCode, stderr} = await running.finished
-        expect(exitCode === 130 || stderr === '', `stage ${stage}: ${exitCode} ${stderr}`).toBe(true)
-        exitCodes.add(exitCode)
-        if (exitCode === 0) await command.undo?.(namespace)
-        expect(await leftovers(namespace), `stage ${stage} of ${length}: ${exitCode}`).toEqual(NOTHING)
-        if (!command.needsImage) await removeImages(namespace)
-      }
-      expect(exitCodes).toContain(130)
-      await run(namespace, command.argv())
-      await command.undo?.(namespace)
-      await expectEmpty(namespace)
-    })
+    it.each(isNewer ? ['pull', 'run', 'mount'] : Object.keys(commands))(
+      'by Ctrl-C, %s leaves nothing, and works when run again',
+      async name => {
+        const command = commands[name]!
+        const {namespace, length} = await prepare(command)
+        const exitCodes = new Set<number>()
+        for (const stage of spread(length, breaks)) {
+          const running = start(namespace, command.argv())
+          stages.at(stage, () => void running.child.kill('SIGINT'))
+          const {exitCode, stderr} = await running.finished
+          expect(exitCode === 130 || stderr === '', `stage ${stage}: ${exitCode} ${stderr}`).toBe(true)
+          exitCodes.add(exitCode)
+          if (exitCode === 0) await command.undo?.(namespace)
+          expect(await allLeftovers(namespace), `stage ${stage} of ${length}: ${exitCode}`).toEqual(NOTHING)
+          if (!command.needsImage) await removeImages(namespace)
+        }
+        expect(exitCodes).toContain(130)
+        await run(namespace, command.argv())
+        await command.undo?.(namespace)
+        await expectEmpty(namespace)
+      },
+    )
 
-    it.each(['pull', 'import', 'convert', 'optimize'])(
+    it.each(isNewer ? ['pull'] : ['pull', 'import', 'convert', 'optimize'])(
       'by a kill, %s leaves nothing that its next run does not tidy up',
       async name => {
         const command = commands[name]!
@@ -208,7 +188,7 @@ for (const {release, needs, programs} of CONTAINERDS) {
       },
     )
 
-    it.each(['pull', 'convert', 'push'])(
+    it.each(isNewer ? ['convert'] : ['pull', 'convert', 'push'])(
       'by the death of containerd, %s says so, and works when run again',
       async name => {
         const command = commands[name]!
@@ -233,16 +213,4 @@ for (const {release, needs, programs} of CONTAINERDS) {
       },
     )
   })
-}
-
-/** The kind of a snapshot that can be built upon. */
-const COMMITTED = 3
-
-async function snapshotsOf({client}: ContainerdStore): Promise<{name: string; kind: number}[]> {
-  const found: {name: string; kind: number}[] = []
-  const request = {snapshotter: 'overlayfs'}
-  for await (const {info} of client.stream(Snapshots.method.list, request, {doing: 'list snapshots'})) {
-    found.push(...info.map(({name, kind}) => ({name, kind})))
-  }
-  return found
 }

@@ -2,6 +2,11 @@
 
 import {join} from 'node:path'
 import {expect} from 'vitest'
+import {type ContainerdClient, connectContainerd} from '../../src/lib/containerd/client.ts'
+import {Containers} from '../../src/lib/containerd/proto/containers_pb.ts'
+import {Content} from '../../src/lib/containerd/proto/content_pb.ts'
+import {Leases} from '../../src/lib/containerd/proto/leases_pb.ts'
+import {Snapshots} from '../../src/lib/containerd/proto/snapshots_pb.ts'
 import {openLocalStore} from '../../src/lib/layout/local-store.ts'
 import {serveRegistry} from '../../src/lib/registry-server/serve-registry.ts'
 import {startContainerd, type TestContainerd} from '../support/containerd.ts'
@@ -25,7 +30,7 @@ export interface Scene extends AsyncDisposable {
   newNamespace(): string
   /** Pulls `app:1` into a namespace of its own. */
   withApp(): Promise<PulledApp>
-  /** Checks that there is nothing that a command may leave: leases, ingests, containers, tasks, unfinished snapshots. */
+  /** Checks that there is nothing that a command may leave. */
   expectTidy(namespace: string): Promise<void>
 }
 
@@ -60,16 +65,51 @@ export async function startScene(programs: string | undefined): Promise<Scene> {
       await scene.ok(...globals, 'image', 'pull', '-q', ref)
       return {ref, globals}
     },
-    async expectTidy(namespace) {
-      const ctr = (...args: string[]) => containerd.ctr('-n', namespace, ...args)
-      expect(await ctr('leases', 'ls', '-q')).toBe('')
-      expect(await ctr('content', 'active')).not.toContain('ctr-remote')
-      expect(await ctr('containers', 'ls', '-q')).toBe('')
-      expect(await ctr('tasks', 'ls', '-q')).toBe('')
-      expect(await ctr('snapshots', 'ls')).not.toContain('Active')
-    },
+    expectTidy: async namespace => expect(await leftovers(containerd, namespace)).toEqual(TIDY),
     [Symbol.asyncDispose]: async () => cleanUp.disposeAsync(),
   }
   const cleanUp = started.move()
   return scene
+}
+
+/** Names of what commands make for a while: in a namespace there is none of it between two commands. */
+export interface Leftovers {
+  readonly leases: readonly string[]
+  readonly ingests: readonly string[]
+  readonly containers: readonly string[]
+  readonly tasks: readonly string[]
+  readonly unfinishedSnapshots: readonly string[]
+}
+
+export const TIDY: Leftovers = {leases: [], ingests: [], containers: [], tasks: [], unfinishedSnapshots: []}
+
+/** The kind of a snapshot that can be built upon. */
+const COMMITTED = 3
+
+export async function leftovers(containerd: TestContainerd, namespace: string): Promise<Leftovers> {
+  using client = await connectContainerd({address: containerd.address, namespace})
+  const doing = 'look'
+  const {leases} = await client.call(Leases.method.list, {}, {doing})
+  const {statuses} = await client.call(Content.method.listStatuses, {}, {doing})
+  const {containers} = await client.call(Containers.method.list, {}, {doing})
+  const tasks = await containerd.ctr('-n', namespace, 'tasks', 'ls', '-q')
+  return {
+    leases: leases.map(({id}) => id),
+    ingests: statuses.map(({ref}) => ref),
+    containers: containers.map(({id}) => id),
+    tasks: tasks.split('\n').filter(Boolean),
+    unfinishedSnapshots: (await listSnapshots(client))
+      .filter(({kind}) => kind !== COMMITTED)
+      .map(({name}) => name),
+  }
+}
+
+/** Snapshots of overlayfs. */
+export async function listSnapshots(client: ContainerdClient): Promise<{name: string; kind: number}[]> {
+  const found: {name: string; kind: number}[] = []
+  const request = {snapshotter: 'overlayfs'}
+  for await (const {info} of client.stream(Snapshots.method.list, request, {doing: 'list snapshots'})) {
+    found.push(...info.map(({name, kind}) => ({name, kind})))
+  }
+  return found
 }
