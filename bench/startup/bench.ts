@@ -7,6 +7,7 @@ import {parseArgs} from 'node:util'
 import {startRegistry} from './machine.ts'
 import {renderPage} from './page.ts'
 import {type Figures, figuresOf, formatFiles, formatStarts} from './report.ts'
+import {describeResident, measureResident, type Resident} from './resident.ts'
 import {startSlowLink} from './slow-link.ts'
 import {CONTENDERS, type Contender, type Start, startContainer} from './start-container.ts'
 import {makeExample, publish, type Subject} from './subjects.ts'
@@ -26,6 +27,7 @@ examples/images, which is made when it is not there. Needs root, containerd, run
   --mbit N           of the link (200)
   --contenders LIST  of full, lazy, optimized (all)
   --config FILE      the snapshotter's config.toml
+  --resident         the memory and disk of all lazy images in one machine as well
   --files            file system figures as well, in the first round; drops this machine's caches
   --tmp DIR          where it works (bench/results); what it puts there is deleted, apart from the figures in bench/results
 `
@@ -39,6 +41,7 @@ interface Options {
   readonly contenders: readonly Contender[]
   readonly config: string
   readonly files: boolean
+  readonly resident: boolean
   readonly tmp: string
 }
 
@@ -58,14 +61,17 @@ async function main(): Promise<void> {
     }
     const layouts = options.layouts.length > 0 ? options.layouts : [await makeExample('python', directory)]
     const figures: Figures[] = []
+    const subjects: Subject[] = []
+    const machine = join(directory, 'machine')
     for (const layout of layouts) {
       const subject = await publish(layout, addresses.local!)
+      subjects.push(subject)
       const starts = await takeTurns(subject, options, async (linkName, contender, round) => {
         const address = addresses[linkName]!
         const withFiles = options.files && round === 1 && linkName === options.links[0]
         return startContainer(subject, contender, {
           ...options,
-          directory: join(directory, 'machine'),
+          directory: machine,
           registry,
           address,
           withFiles,
@@ -75,7 +81,11 @@ async function main(): Promise<void> {
       const size = `${subject.layers} layers, ${(subject.size / 1e6).toFixed(1)} MB`
       process.stdout.write(`\n${subject.name}: ${size}\n${formatStarts(starts)}\n${formatFiles(starts)}\n`)
     }
-    await save(figures, options)
+    const resident = options.resident
+      ? await measureResident(subjects, {...options, directory: machine, address: addresses.local!})
+      : undefined
+    if (resident) process.stdout.write(`${describeResident(resident)}\n`)
+    await save({figures, resident}, options)
   } finally {
     await rm(directory, {recursive: true, force: true})
   }
@@ -93,6 +103,7 @@ function parseOptions(): Options | undefined {
       contenders: {type: 'string', default: CONTENDERS.map(({name}) => name).join(',')},
       config: {type: 'string'},
       files: {type: 'boolean', default: false},
+      resident: {type: 'boolean', default: false},
       tmp: {type: 'string', default: RESULTS},
     },
   })
@@ -108,6 +119,7 @@ function parseOptions(): Options | undefined {
     // Empty by default: not what this machine's own snapshotter is told.
     config: resolve(values.config ?? '/dev/null'),
     files: values.files,
+    resident: values.resident,
     tmp: resolve(values.tmp),
   }
 }
@@ -133,7 +145,10 @@ async function takeTurns(
   return pairs.map(pair => figuresOf(pair, pair.starts))
 }
 
-async function save(figures: readonly Figures[], {delayMs, mbit}: Options): Promise<void> {
+async function save(
+  results: {readonly figures: readonly Figures[]; readonly resident: Resident | undefined},
+  {delayMs, mbit}: Options,
+): Promise<void> {
   const when = new Date().toISOString()
   const machine = {
     processor: cpus()[0]?.model,
@@ -143,9 +158,9 @@ async function save(figures: readonly Figures[], {delayMs, mbit}: Options): Prom
   }
   const name = join(RESULTS, `startup-${when.replaceAll(':', '').replace(/\..*/, '')}`)
   const link = {delayMs, mbit}
-  await writeFile(`${name}.json`, `${JSON.stringify({when, machine, link, figures}, undefined, 2)}\n`)
-  const about = `${machine.processors} x ${machine.processor}, Linux ${machine.kernel}, ${when.slice(0, 10)}; wan: ${delayMs} ms each way, ${mbit} Mbit/s.`
-  await writeFile(`${name}.html`, renderPage(figures, about))
+  await writeFile(`${name}.json`, `${JSON.stringify({when, machine, link, ...results}, undefined, 2)}\n`)
+  const about = `${machine.processors} x ${machine.processor}, Linux ${machine.kernel}, ${when.slice(0, 10)}; wan: ${delayMs} ms each way, ${mbit} Mbit/s. ${results.resident ? `${describeResident(results.resident)}.` : ''}`
+  await writeFile(`${name}.html`, renderPage(results.figures, about))
   process.stdout.write(`\nwritten: ${name}.json and .html\n`)
 }
 

@@ -99,7 +99,8 @@ export async function startContainer(
   return {...start, filled, files: await measureFiles(machine, contender)}
 }
 
-async function pull({globals}: Machine, {lazy}: Contender, image: string): Promise<void> {
+/** Pulls an image, lazily or in full. */
+export async function pull({globals}: Machine, {lazy}: Contender, image: string): Promise<void> {
   if (lazy)
     await execa(CTR_REMOTE, [...globals, 'image', 'rpull', '--plain-http', image], {
       env: {CTR_REMOTE_STORE: 'containerd'},
@@ -130,21 +131,27 @@ async function runUntilReady({globals}: Machine, {name, ready}: Subject): Promis
   }
 }
 
+/** The parts of `lazy status` that are of interest here. */
 interface LayerStatus {
+  readonly digest: string
   readonly backend?: string
   readonly present: number
   readonly deviceSize: number
 }
 
+export async function layerStatus({globals}: Machine): Promise<readonly LayerStatus[]> {
+  const {stdout} = await execa(CTR_REMOTE, [...globals, 'lazy', 'status', '--json'], {
+    env: {CTR_REMOTE_STORE: 'containerd'},
+  })
+  return JSON.parse(stdout) as LayerStatus[]
+}
+
 /** Waits until the snapshotter has fetched everything. */
-async function untilFilled({globals}: Machine): Promise<void> {
+export async function untilFilled(machine: Machine): Promise<void> {
+  const isFilled = ({backend, present, deviceSize}: LayerStatus) =>
+    backend === 'plain' || present === deviceSize
   for (const deadline = Date.now() + 300_000; Date.now() < deadline; await sleep(100)) {
-    const {stdout} = await execa(CTR_REMOTE, [...globals, 'lazy', 'status', '--json'], {
-      env: {CTR_REMOTE_STORE: 'containerd'},
-    })
-    const layers = JSON.parse(stdout) as LayerStatus[]
-    if (layers.every(({backend, present, deviceSize}) => backend === 'plain' || present === deviceSize))
-      return
+    if ((await layerStatus(machine)).every(isFilled)) return
   }
   throw new Error('the layers were not filled within five minutes')
 }
