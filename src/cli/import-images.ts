@@ -2,7 +2,7 @@
 
 import {importedNames} from '../lib/archive/archive-names.ts'
 import type {ImageArchive} from '../lib/archive/open-archive.ts'
-import {copyImage} from '../lib/convert/copy-image.ts'
+import type {copyImage} from '../lib/convert/copy-image.ts'
 import {CodedError} from '../lib/errors/coded-error.ts'
 import type {ProgressSink} from '../lib/io/progress.ts'
 import type {ImageSource} from '../lib/oci/image-store.ts'
@@ -15,6 +15,8 @@ export interface ImportOptions {
   readonly digests: boolean
   readonly platform?: readonly string[] | undefined
   readonly 'all-platforms'?: boolean
+  /** Copies an image, and does what else the store needs. */
+  readonly copy: typeof copyImage
   readonly onProgress: ProgressSink
 }
 
@@ -24,7 +26,7 @@ export async function importImages(
   session: Session,
   options: ImportOptions,
 ): Promise<{name: string; digest: string}[]> {
-  const {baseName, digests, onProgress} = options
+  const {baseName, digests, copy, onProgress} = options
   const fallbackName = `import-${new Date().toISOString().slice(0, 10)}`
   const imported: {name: string; digest: string}[] = []
   for (const image of archive.images) {
@@ -39,7 +41,7 @@ export async function importImages(
     for (const name of new Set(names)) {
       const platforms = await presentPlatforms(source, options, session)
       await using target = await session.target({transport: 'store', name})
-      const {root} = await copyImage(source, target, {
+      const {root} = await copy(source, target, {
         platforms,
         index: 'sparse',
         onProgress,

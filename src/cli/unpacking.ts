@@ -7,10 +7,13 @@ import {type ImageTree, isAttestation, type ManifestNode, readConfig} from '../l
 import type {ContentStore} from '../lib/oci/content-store.ts'
 import type {ImageSource, ImageTarget} from '../lib/oci/image-store.ts'
 import {isConfigMediaType} from '../lib/oci/media-type.ts'
+import {matchesPlatform, type Platform} from '../lib/oci/platform.ts'
 
 export interface CopyAndUnpackOptions extends CopyImageOptions {
   readonly store: ContainerdStore
   readonly snapshotter: string
+  /** Unpack the image for this platform alone, where there is one; else all that are copied. */
+  readonly unpackFor?: Platform | undefined
   readonly signal: AbortSignal
 }
 
@@ -28,7 +31,10 @@ export async function copyAndUnpack(
 
   async function unpack(): Promise<undefined> {
     const {manifests} = await known.promise
-    for (const {manifest} of manifests.filter(isUnpackable)) {
+    const {unpackFor} = options
+    const isWanted = ({platform}: ManifestNode) =>
+      unpackFor === undefined || (platform !== undefined && matchesPlatform(unpackFor, platform))
+    for (const {manifest} of manifests.filter(node => isUnpackable(node) && isWanted(node))) {
       const config = await readConfig(source.content, manifest, {signal})
       await unpackImage(options.store, {...options, signal, manifest, config, contentReady: arrivals.wait})
     }

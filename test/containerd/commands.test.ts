@@ -213,6 +213,23 @@ for (const {release, needs, programs} of CONTAINERDS) {
       await scene.expectTidy(globals[1]!)
     })
 
+    it('imports archives ready to run, or not', async () => {
+      const {ref, globals} = await scene.withApp()
+      const archive = join(await temporaryDirectory(), 'app.tar')
+      await scene.ok(...globals, 'image', 'export', '-q', archive, ref)
+      for (const [flags, isUnpacked] of [
+        [[], 'true'],
+        [['--no-unpack'], 'false'],
+      ] as const) {
+        const namespace = scene.newNamespace()
+        expect(await scene.ok('-n', namespace, 'image', 'import', '-q', ...flags, archive)).toBe(ref)
+        expect(await scene.containerd.ctr('-n', namespace, 'images', 'check')).toMatch(
+          new RegExp(`app:1 .* complete \\(\\d+/\\d+\\) .* ${isUnpacked}`),
+        )
+        await scene.expectTidy(namespace)
+      }
+    })
+
     it('labels images', async () => {
       const {ref, globals} = await scene.withApp()
       expect(await scene.ok(...globals, 'image', 'label', ref, 'b=2', 'a=1')).toBe('a=1,b=2')

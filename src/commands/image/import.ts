@@ -1,6 +1,8 @@
 import * as Flags from '@oclif/core/flags'
 import {BaseCommand, word} from '../../base-command.ts'
-import {platformFlags, progressFlags} from '../../cli/flags.ts'
+import {platformFlags, progressFlags, snapshotterFlag} from '../../cli/flags.ts'
+import type {ImportOptions} from '../../cli/import-images.ts'
+import type {Session} from '../../cli/session.ts'
 
 export default class ImageImport extends BaseCommand {
   static override summary = 'Read images from an archive into the store'
@@ -20,7 +22,8 @@ name, or only a tag, take it from --base-name, else from "import-" and the date.
       description: 'name for images without one; images of other names are left out',
     }),
     digests: Flags.boolean({description: 'also name each image by its digest'}),
-    'no-unpack': Flags.boolean({description: 'accepted: the local store unpacks nothing'}),
+    ...snapshotterFlag,
+    'no-unpack': Flags.boolean({description: "with containerd, do not unpack this machine's platform"}),
     ...platformFlags,
     ...progressFlags,
   }
@@ -34,10 +37,34 @@ name, or only a tag, take it from --base-name, else from "import-" and the date.
     await using file = await openInputFile(args.in, session.signal)
     const name = args.in === '-' ? 'the archive on stdin' : `"${args.in}"`
     await using archive = await openArchive(file.path, {signal: session.signal, name})
+    const copy = await importCopy(session, flags)
     const images = await session.watch(onProgress =>
-      importImages(archive, session, {...flags, baseName: flags['base-name'], onProgress}),
+      importImages(archive, session, {...flags, baseName: flags['base-name'], copy, onProgress}),
     )
     for (const image of images) this.log(image.name)
     return {images}
   }
+}
+
+/** With containerd, images are ready to run on this machine afterwards. */
+async function importCopy(
+  session: Session,
+  flags: {readonly 'no-unpack': boolean; readonly snapshotter: string},
+): Promise<ImportOptions['copy']> {
+  const {copyImage} = await import('../../lib/convert/copy-image.ts')
+  const store = await session.store()
+  if (flags['no-unpack'] || store.kind !== 'containerd') return copyImage
+  const {copyAndUnpack} = await import('../../cli/unpacking.ts')
+  const {isContainerdStore} = await import('../../lib/containerd/store.ts')
+  const {hostPlatform} = await import('../../lib/oci/platform.ts')
+  if (!isContainerdStore(store)) return copyImage
+  const {snapshotter} = flags
+  return (source, target, options) =>
+    copyAndUnpack(source, target, {
+      ...options,
+      store,
+      snapshotter,
+      unpackFor: hostPlatform(),
+      signal: session.signal,
+    })
 }
