@@ -48,9 +48,11 @@ describe('the labels of a snapshot', () => {
   it('tell the TOC digests of the other layers, where rpull is ours', () => {
     const tocs = {...RPULL, 'containerd.io/snapshot/remote/stargz.toc-digests': `-,${A}`}
     expect(parseLabels(tocs).neighbours).toEqual([
-      {digest: A, tocDigest: undefined},
-      {digest: B, tocDigest: A},
+      {digest: A, tocDigest: undefined, size: undefined},
+      {digest: B, tocDigest: A, size: undefined},
     ])
+    const sizes = {...tocs, 'containerd.io/snapshot/remote/stargz.sizes': '-5,700'}
+    expect(parseLabels(sizes).neighbours.map(({size}) => size)).toEqual([undefined, 700])
   })
 
   it('that name no layer are no lazy layer', () => {

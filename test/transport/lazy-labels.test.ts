@@ -31,6 +31,7 @@ describe('the labels of a layer', () => {
       'containerd.io/snapshot/remote/stargz.digest': b.digest,
       'containerd.io/snapshot/remote/stargz.layers': `${b.digest},${c.digest}`,
       'containerd.io/snapshot/remote/stargz.toc-digests': '-,-',
+      'containerd.io/snapshot/remote/stargz.sizes': `${b.size},${c.size}`,
       'containerd.io/snapshot/remote/stargz.prefetch': '10485760',
     })
   })

@@ -14,13 +14,17 @@ const DIGEST = 'containerd.io/snapshot/remote/stargz.digest'
 const LAYERS = 'containerd.io/snapshot/remote/stargz.layers'
 /** Of our rpull: the TOC digests of `LAYERS`, in their order; `-` for a layer without. */
 const TOC_DIGESTS = 'containerd.io/snapshot/remote/stargz.toc-digests'
+/** Likewise: the sizes of their blobs. */
+const SIZES = 'containerd.io/snapshot/remote/stargz.sizes'
 const PREFETCH = 'containerd.io/snapshot/remote/stargz.prefetch'
 const SKIP_VERIFY = 'containerd.io/snapshot/remote/stargz.skipverify'
 
-/** A layer of the same image; its TOC's digest where that is told. */
+/** A layer of the same image; its TOC's digest and the size of its blob, bytes, where they are told. */
 export interface Neighbour {
   readonly digest: Digest
   readonly tocDigest: Digest | undefined
+  /** A hint, not to be relied on. */
+  readonly size: number | undefined
 }
 
 /** A layer to mount, as its snapshot's labels describe it. */
@@ -31,6 +35,8 @@ export interface LayerRequest {
   readonly digest: Digest
   /** Of its TOC; without it nothing of the layer can be verified. */
   readonly tocDigest: Digest | undefined
+  /** Of the blob, bytes, where it is told: a hint. */
+  readonly size: number | undefined
   /** The image's layers that will be asked for soon, this one possibly among them. */
   readonly neighbours: readonly Neighbour[]
   /** Bytes to prefetch where the layer has no landmark. */
@@ -50,23 +56,31 @@ export function parseLabels(labels: Labels): LayerRequest {
     )
   }
   const tocDigest = tocDigestOf(labels)
-  const prefetchSize = labels[PREFETCH]
+  const neighbours = neighboursOf(layers, labels)
   return {
     reference,
     digest: requireDigest(digest, DIGEST),
     tocDigest: tocDigest ? requireDigest(tocDigest, TOC_DIGEST) : undefined,
-    neighbours: neighboursOf(layers, labels[TOC_DIGESTS]),
-    prefetchSize: prefetchSize && /^\d{1,15}$/.test(prefetchSize) ? Number(prefetchSize) : undefined,
+    size: neighbours.find(neighbour => neighbour.digest === digest)?.size,
+    neighbours,
+    prefetchSize: sizeOf(labels[PREFETCH]),
     skipVerify: labels[SKIP_VERIFY] !== undefined,
   }
 }
 
-function neighboursOf(layers = '', tocDigests = ''): Neighbour[] {
-  const tocs = tocDigests.split(',')
-  return layers.split(',').flatMap((digest, index) => {
-    const tocDigest = tocs[index]
-    return isDigest(digest) ? [{digest, tocDigest: isDigest(tocDigest) ? tocDigest : undefined}] : []
+function neighboursOf(layers: string | undefined, labels: Labels): Neighbour[] {
+  const listOf = (text = '') => text.split(',')
+  const tocDigests = listOf(labels[TOC_DIGESTS])
+  const sizes = listOf(labels[SIZES])
+  return listOf(layers).flatMap((digest, index) => {
+    const tocDigest = tocDigests[index]
+    if (!isDigest(digest)) return []
+    return [{digest, tocDigest: isDigest(tocDigest) ? tocDigest : undefined, size: sizeOf(sizes[index])}]
   })
+}
+
+function sizeOf(text: string | undefined): number | undefined {
+  return text !== undefined && /^\d{1,15}$/.test(text) ? Number(text) : undefined
 }
 
 function requireDigest(value: string, label: string): Digest {

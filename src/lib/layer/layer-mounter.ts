@@ -87,9 +87,9 @@ export function createLayerMounter(options: LayerMounterOptions): RestorableMoun
    * and the mount finds all ready; of the others, what opening them needs is fetched.
    */
   function anticipate(request: LayerRequest): void {
-    for (const {digest, tocDigest} of request.neighbours) {
+    for (const {digest, tocDigest, size} of request.neighbours) {
       if (digest === request.digest || ahead.has(digest)) continue
-      const neighbour = {...request, digest, tocDigest, neighbours: []}
+      const neighbour = {...request, digest, tocDigest, size, neighbours: []}
       if (tocDigest) void openAhead(neighbour)
       else if (!cache.hasBlob(digest)) resolver.anticipate(neighbour)
     }

@@ -47,10 +47,14 @@ export function lazyLabels(image: LazyImage, index: number): Readonly<Record<str
     [`${STARGZ}reference`]: image.reference,
     [`${STARGZ}digest`]: layer.digest,
     [`${STARGZ}layers`]: listThatFits(`${STARGZ}layers`, digestsOf(neighbours)),
-    // Ours: with them a snapshotter can open and prefetch all layers at once, and verify them.
+    // Ours: with these a snapshotter can open and prefetch all layers at once, verify them, and guess how large TOCs are.
     [`${STARGZ}toc-digests`]: listThatFits(
       `${STARGZ}toc-digests`,
       neighbours.map(({annotations}) => tocDigestOf(annotations) ?? NO_TOC_DIGEST),
+    ),
+    [`${STARGZ}sizes`]: listThatFits(
+      `${STARGZ}sizes`,
+      neighbours.map(({size}) => String(size)),
     ),
     [`${STARGZ}prefetch`]: String(PREFETCH_SIZE),
     ...urlLabels(neighbours),
