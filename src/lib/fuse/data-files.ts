@@ -1,6 +1,7 @@
 // The file system of the lazy data files, which EROFS mounts name as their `device=`: one for the whole daemon, however
 // many layers there are.
 
+import {open} from 'node:fs/promises'
 import {join} from 'node:path'
 import {dropCache} from '../native/system-calls.ts'
 import {nodeIdOf} from './data-handler.ts'
@@ -69,9 +70,13 @@ export async function openDataFileSystem(options: DataFileSystemOptions): Promis
       await session.notify(encodeInvalidateInode(nodeIdOf(name)))
     },
     trim: async name => {
-      await session.notify(encodeInvalidateInode(nodeIdOf(name)))
       const device = session.device(name)
-      if (device) dropCache(device.fd)
+      if (!device) return
+      // Not by a notification, which waits for pages that are being read: a process that is killed while it waits for its
+      // own answers never ends. Opening asks us nothing, because the name is known and OPEN is not implemented.
+      await using file = await open(join(mountpoint, name))
+      dropCache(file.fd)
+      dropCache(device.fd)
     },
     resume: () => session.resume(),
     close: how => session.close(how),

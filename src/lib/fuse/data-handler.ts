@@ -3,7 +3,6 @@
 import {createHash} from 'node:crypto'
 import {constants} from 'node:os'
 import {
-  FOPEN_KEEP_CACHE,
   type FuseAttributes,
   type FuseRequest,
   OPCODE,
@@ -81,8 +80,6 @@ export function createDataHandler(host: RequestHost): RequestHandler {
           return lookup(request)
         case OPCODE.getattr:
           return getAttributes(request)
-        case OPCODE.open:
-          return host.reply(request, putOpenReply(host.body, 0, FOPEN_KEEP_CACHE))
         case OPCODE.opendir:
           return host.reply(request, putOpenReply(host.body, 0, 0))
         case OPCODE.readdirplus:
@@ -98,6 +95,7 @@ export function createDataHandler(host: RequestHost): RequestHandler {
           // Inode numbers come from names: there is no count to keep.
           return
         default:
+          // Also to OPEN: the kernel then opens files by itself, and keeps their caches.
           return host.replyError(request, ENOSYS)
       }
     },
