@@ -1,6 +1,7 @@
 // Random layers, the same for the same seed: every kind of file, spelled in every way that tars have.
 
-import {archive, directory, gnuLong, member, pax} from '../support/tar.ts'
+import {encodeByteText} from '../../src/lib/io/byte-text.ts'
+import {archive, directory, member, pax} from '../support/tar.ts'
 
 export interface RandomLayer {
   readonly tar: Uint8Array
@@ -26,11 +27,12 @@ export function randomLayer(seed: number): RandomLayer {
   const random = createRandom(seed + 1)
   const directories = ['']
   const files: string[] = []
+  const linked = new Set<string>()
   const members: Uint8Array[] = []
   if (random(3) === 0) members.push(directory('./'))
   for (let count = random(14); count > 0; count--) {
     const name = directories[random(directories.length)]! + randomName(random, members.length)
-    members.push(...randomMembers(name, random, {directories, files}))
+    members.push(...randomMembers(name, random, {directories, files, linked}))
   }
   const picked = files.filter(() => random(3) === 0)
   return {
@@ -42,15 +44,17 @@ export function randomLayer(seed: number): RandomLayer {
 interface Known {
   readonly directories: string[]
   readonly files: string[]
+  /** Files with a second name, which must not be replaced any more. */
+  readonly linked: Set<string>
 }
 
-/** Unique by its number; sometimes with bytes that are no UTF-8, sometimes long. */
+/** Unique by its number; sometimes with a byte that is no UTF-8 (byte text has them as surrogates), sometimes long. */
 function randomName(random: Random, number: number): string {
-  const decoration = ['', '-ü', ' <&>', '\u2028', '.'.repeat(3), 'n'.repeat(random(70))]
+  const decoration = ['', '-ü', ' <&>', '\u2028', '\udcff', '.'.repeat(3), 'n'.repeat(random(200))]
   return `${number}${decoration[random(decoration.length)]}`
 }
 
-function randomMembers(name: string, random: Random, {directories, files}: Known): Uint8Array[] {
+function randomMembers(name: string, random: Random, {directories, files, linked}: Known): Uint8Array[] {
   const prefix = ['', '', './', '/'][random(4)]!
   const attributes = {
     mode: random(0o10000),
@@ -65,28 +69,33 @@ function randomMembers(name: string, random: Random, {directories, files}: Known
     ...extensions,
     ...(random(12) === 0
       ? [gnuLong('L', spelled), member({...attributes, ...fields, name: 'cut', format: 'gnu'}, body)]
-      : [...longName(spelled), member({...attributes, ...fields, name: spelled.slice(0, 90)}, body)]),
+      : named(spelled, name => member({...attributes, ...fields, name}, body))),
   ]
   switch (random(12)) {
     case 0:
     case 1:
       directories.push(`${name}/`)
-      return [
-        ...longName(`${spelled}/`),
-        member({...attributes, typeflag: '5', name: `${spelled}/`.slice(0, 90)}),
-      ]
+      return named(`${spelled}/`, name => member({...attributes, typeflag: '5', name}))
     case 2:
       return all({typeflag: '2', linkName: ['nowhere', '../..', '/abs', 'x'.repeat(90)][random(4)]!})
     case 3: {
       const target = files[random(Math.max(1, files.length))]
-      return target === undefined
-        ? []
-        : [...linkTo(target), ...all({typeflag: '1', linkName: target.slice(0, 90)})]
+      if (target === undefined) return []
+      linked.add(target)
+      return [gnuLong('K', target), ...all({typeflag: '1', linkName: 'cut'})]
     }
     case 4:
       return all({typeflag: ['3', '4', '6'][random(3)]!, devMajor: random(300), devMinor: random(300)})
     case 5:
-      return [member({name: `${name.slice(0, name.lastIndexOf('/') + 1)}.wh.${random(100)}${'x'.repeat(5)}`})]
+      return named(`${name.slice(0, name.lastIndexOf('/') + 1)}.wh.gone${random(1000)}`, name =>
+        member({name}),
+      )
+    case 6: {
+      const again = files.find(file => !linked.has(file))
+      return again === undefined
+        ? []
+        : named(again, name => member({...attributes, name}, randomBody(random)))
+    }
     default:
       files.push(name)
       return all({}, randomBody(random))
@@ -102,13 +111,16 @@ function randomExtensions(random: Random): Uint8Array[] {
   return []
 }
 
-/** A name for which a header has no room. A PAX header before it replaces those of `extensions` nowhere: it comes last. */
-function longName(name: string): Uint8Array[] {
-  return Buffer.byteLength(name) > 90 ? [gnuLong('L', name)] : []
+/** A member, after what says its name where a header has no room for it. */
+function named(name: string, memberOf: (name: Uint8Array) => Uint8Array): Uint8Array[] {
+  const bytes = encodeByteText(name)
+  return bytes.length > 90 ? [gnuLong('L', name), memberOf(bytes.subarray(0, 90))] : [memberOf(bytes)]
 }
 
-function linkTo(target: string): Uint8Array[] {
-  return Buffer.byteLength(target) > 90 ? [gnuLong('K', target)] : []
+/** A GNU long name (`L`) or long link name (`K`); byte text. */
+function gnuLong(typeflag: 'L' | 'K', text: string): Uint8Array {
+  const body = Buffer.concat([encodeByteText(text), Buffer.alloc(1)])
+  return member({name: '././@LongLink', typeflag, format: 'gnu'}, body)
 }
 
 /** Empty, of one block, of many; that compresses well, and that does not. */
