@@ -93,6 +93,10 @@ for (const backend of ['erofs', 'fuse'] as const) {
       )
       const content = await stage.ctr(namespace, 'content', 'ls', '-q')
       expect(content.trim().split('\n')).toHaveLength(3)
+      // The lazy ones are mounted under the name of the image that came first.
+      const status = JSON.parse(await stage.ctrRemote(namespace, 'lazy', 'status', '--json', stage.mixed))
+      expect(status.map(({lazy}: {lazy: boolean}) => lazy)).toEqual([true, false, true, true])
+      expect(status[PLAIN_LAYER].reason).toMatch(/TOC/)
       expect(await stage.tree(namespace, 'stargz', stage.mixed)).toEqual(
         await stage.tree(namespace, 'overlayfs', await pulled(namespace, stage.plain)),
       )

@@ -28,23 +28,22 @@ A layer is lazy, complete (all of it is here, and nothing is fetched any more), 
 
   async run(): Promise<readonly LazyLayerStatus[]> {
     const {args, flags} = await this.parse(LazyStatus)
-    const {canonicalImageName} = await import('../../lib/transport/store-image.ts')
     const {listLazyLayers} = await import('../../lib/snapshotter-client/snapshotter-client.ts')
-    const {findSnapshotterSocket, formatLayers} = await import('../../cli/lazy-status.ts')
+    const {findSnapshotterSocket, formatLayers, layersOfImage} = await import('../../cli/lazy-status.ts')
     await using session = await this.openSession(flags)
     const {signal, say} = session
+    const containerd = {
+      address: flags.address,
+      namespace: flags.namespace,
+      connectTimeoutMs: flags['connect-timeout'],
+      signal,
+    }
     const address =
-      flags['snapshotter-address'] ??
-      (await findSnapshotterSocket(flags.snapshotter, {
-        address: flags.address,
-        namespace: flags.namespace,
-        connectTimeoutMs: flags['connect-timeout'],
-        signal,
-      }))
-    const reference = args.ref === undefined ? undefined : canonicalImageName(args.ref)
-    const layers = await listLazyLayers({address, reference, signal})
+      flags['snapshotter-address'] ?? (await findSnapshotterSocket(flags.snapshotter, containerd))
+    const all = await listLazyLayers({address, signal})
+    const layers = args.ref === undefined ? all : await layersOfImage(all, args.ref, containerd)
     if (layers.length > 0) this.log(formatLayers(layers))
-    else say(reference ? `no layer of ${reference} is mounted lazily` : 'no layer is mounted lazily')
+    else say(args.ref ? `no layer of ${args.ref} is mounted lazily` : 'no layer is mounted lazily')
     return layers
   }
 }
