@@ -22,7 +22,7 @@ export interface Containerd {
 /** Starts both daemons in `directory`; or says what this machine lacks. They run until `stopPrograms`. */
 export async function startContainerd(directory: string): Promise<Containerd | string> {
   const missing = ['containerd', 'ctr', 'runc'].filter(program => !isOnPath(program))
-  if (missing.length > 0) return `this machine lacks ${missing.join(' and ')}`
+  if (missing.length > 0) return `this machine lacks ${missing.join(', ')}`
   await mkdir(directory)
   const [address, snapshotter] = [join(directory, 'containerd.sock'), join(directory, 'stargz.sock')]
   const [config, lazyConfig] = [join(directory, 'containerd.toml'), join(directory, 'stargz.toml')]
