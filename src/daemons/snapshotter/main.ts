@@ -12,7 +12,6 @@ import {serveDebug, serveMetrics} from './http-endpoints.ts'
 import {makeWayForSocket} from './listen-socket.ts'
 import type {Log} from './log.ts'
 import {givingMemoryBack} from './memory.ts'
-import {createMetrics} from './metrics.ts'
 import {createMounter} from './mounter.ts'
 import {createNotify, type Notify} from './notify.ts'
 import {overlayOptionsOfThisMachine} from './overlay-options.ts'
@@ -50,8 +49,10 @@ export async function runSnapshotter(options: DaemonOptions): Promise<void> {
   // The table is the lock on the root directory: it comes before everything that a second daemon must not touch.
   using state = await openState(flags.root)
   await makeWayForSocket(flags.address)
-  await using keychains = openKeychains(config, env, log)
-  const metrics = config.metricsAddress === undefined ? undefined : createMetrics()
+  await using keychains = await openKeychains(config, env, log)
+  // Loaded only where wanted, as other parts that most daemons do without: they would take memory all the same.
+  const metrics =
+    config.metricsAddress === undefined ? undefined : (await import('./metrics.ts')).createMetrics()
   // Before anything is mounted: an address that cannot be had must leave no mounts behind.
   await using _metrics = metrics && (await serveMetrics(config.metricsAddress!, metrics))
   await using _debug = config.debugAddress === undefined ? undefined : await serveDebug(config.debugAddress)

@@ -3,7 +3,7 @@
 import {homedir} from 'node:os'
 import {join} from 'node:path'
 import {describeError} from '../../lib/errors/coded-error.ts'
-import {openKubernetesKeychain} from '../../lib/kubernetes/kubernetes-keychain.ts'
+import type {KubernetesKeychain} from '../../lib/kubernetes/kubernetes-keychain.ts'
 import {createDockerKeychain} from '../../lib/registry/docker-config.ts'
 import type {Timeouts} from '../../lib/registry/http.ts'
 import {chainKeychains, type Keychain} from '../../lib/registry/keychain.ts'
@@ -22,15 +22,14 @@ export interface DaemonKeychains extends AsyncDisposable {
   readonly cri: CriKeychain | undefined
 }
 
-export function openKeychains(config: SnapshotterConfig, env: Environment, log: Log): DaemonKeychains {
+export async function openKeychains(
+  config: SnapshotterConfig,
+  env: Environment,
+  log: Log,
+): Promise<DaemonKeychains> {
   const {kubeconfigKeychain, criKeychain} = config
   const docker = createDockerKeychain({env, uid: process.getuid?.()})
-  const cluster =
-    kubeconfigKeychain &&
-    openKubernetesKeychain({
-      path: kubeconfigKeychain.path || env.KUBECONFIG || join(env.HOME || homedir(), '.kube/config'),
-      onFailure: reason => log.warn({error: reason}, 'no credentials from the cluster'),
-    })
+  const cluster = kubeconfigKeychain && (await openCluster(kubeconfigKeychain.path, env, log))
   const cri = criKeychain && createCriKeychain(criKeychain.imageServicePath)
   const keychains = [docker, cluster, cri].filter(keychain => keychain !== undefined)
   return {
@@ -43,6 +42,14 @@ export function openKeychains(config: SnapshotterConfig, env: Environment, log: 
       await cluster?.[Symbol.asyncDispose]()
     },
   }
+}
+
+async function openCluster(path: string, env: Environment, log: Log): Promise<KubernetesKeychain> {
+  const {openKubernetesKeychain} = await import('../../lib/kubernetes/kubernetes-keychain.ts')
+  return openKubernetesKeychain({
+    path: path || env.KUBECONFIG || join(env.HOME || homedir(), '.kube/config'),
+    onFailure: reason => log.warn({error: reason}, 'no credentials from the cluster'),
+  })
 }
 
 /** Options of `openRegistry` for everything that the daemon reads. */
