@@ -193,6 +193,12 @@ describe('a blob over HTTP', () => {
       response.flushHeaders()
       response.end()
     }, 'unsupported'))
+  it('does not take another range', () =>
+    refuse(
+      (_, response) => response.writeHead(206, {'content-range': 'bytes 3-5/10'}).end('345'),
+      'corrupt',
+      10,
+    ))
   it('does not take less than it asked for', () =>
     refuse((_, response) => response.writeHead(206).end('2'), 'corrupt', 10))
   it('does not take more, nor read on for ever', () =>

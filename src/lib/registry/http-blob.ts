@@ -29,7 +29,7 @@ export async function openHttpBlob(url: string | URL, options: HttpBlobOptions =
       throw new CodedError('unavailable', `Cannot reach ${where}`, {cause})
     })
     if (response.ok) return response
-    await response.body?.cancel()
+    await discard(response)
     throw new CodedError(codeOfStatus(response.status), `Cannot read ${where}: HTTP ${response.status}`)
   }
 
@@ -48,8 +48,14 @@ export async function openHttpBlob(url: string | URL, options: HttpBlobOptions =
       const response = await request('GET', {range}, call)
       const isWhole = response.status === 200 && offset === 0 && length === size
       if (response.status !== 206 && !isWhole) {
-        await response.body?.cancel()
+        await discard(response)
         throw new CodedError('unsupported', `Cannot read ${where}: its server does not answer ranges`)
+      }
+      // In a browser it is only there when the server's CORS headers expose it.
+      const sent = response.headers.get('content-range')
+      if (sent !== null && !sent.startsWith(`bytes ${offset}-`)) {
+        await discard(response)
+        throw new CodedError('corrupt', `Cannot read ${range} of ${where}: the server sent ${sent}`)
       }
       return await readExactly(response, length, `${range} of ${where}`).catch(cause => {
         call.signal?.throwIfAborted()
@@ -58,6 +64,11 @@ export async function openHttpBlob(url: string | URL, options: HttpBlobOptions =
       })
     },
   }
+}
+
+/** Nobody reads the body, so its connection is free again. */
+async function discard({body}: Response): Promise<void> {
+  await body?.cancel().catch(() => {})
 }
 
 function sizeOf(response: Response, where: string): number {
