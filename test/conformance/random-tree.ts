@@ -1,26 +1,13 @@
 // Random layers, the same for the same seed: every kind of file, spelled in every way that tars have.
 
 import {encodeByteText} from '../../src/lib/io/byte-text.ts'
+import {createRandom, type Random} from '../support/random.ts'
 import {archive, directory, member, pax} from '../support/tar.ts'
 
 export interface RandomLayer {
   readonly tar: Uint8Array
   /** Some of its paths, in a random order, and one that it does not have. */
   readonly prioritizedPaths: readonly string[]
-}
-
-/** Whole numbers from 0 to below `limit`. */
-export type Random = (limit: number) => number
-
-export function createRandom(seed: number): Random {
-  let state = (Math.imul(seed, 2_654_435_761) ^ 0x9e3779b9) >>> 0
-  return limit => {
-    // xorshift32: seeds beside each other must not give trees like each other.
-    state ^= state << 13
-    state ^= state >>> 17
-    state ^= state << 5
-    return (state >>> 0) % limit
-  }
 }
 
 export function randomLayer(seed: number): RandomLayer {

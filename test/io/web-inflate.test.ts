@@ -3,7 +3,7 @@ import {expect, it} from 'vitest'
 import {codeOf} from '../../src/lib/errors/coded-error.ts'
 import {inflatePrefix} from '../../src/lib/io/inflate.ts'
 import {gunzipPrefix} from '../../src/lib/io/web-inflate.ts'
-import {createRandom} from '../conformance/random-tree.ts'
+import {createRandom} from '../support/random.ts'
 
 const TEXT = Buffer.from('what a layer holds, and holds again; '.repeat(9000))
 const random = createRandom(7)
