@@ -165,8 +165,15 @@ function statusOf(error: unknown): grpc.ServiceError | GrpcFailure {
   // Another server's failure is passed on as it is.
   if (isGrpcFailure(error)) return error
   const code = STATUS_OF_CODE[codeOf(error)]
-  const details = describeError(error)
+  const details = shorten(describeError(error))
   return Object.assign(new Error(details), {code, details, metadata: new grpc.Metadata()})
+}
+
+/** A status travels in a header, and headers have limits; what a request has named may be of any length. */
+const MAX_DETAILS_LENGTH = 4096
+
+function shorten(text: string): string {
+  return text.length > MAX_DETAILS_LENGTH ? `${text.slice(0, MAX_DETAILS_LENGTH)}…` : text
 }
 
 const STATUS_OF_CODE: Readonly<Record<ErrorCode, grpc.status>> = {

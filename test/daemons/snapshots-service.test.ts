@@ -238,6 +238,14 @@ describe('requests that cannot be answered get a status, and the daemon goes on'
     failure(prepare, {key: 'k', labels: {a: 'x'.repeat(5000)}}),
   )
 
+  it('names of any length, without repeating them in full', async () => {
+    const served = await serve()
+    const {code, details} = await served.failure(prepare, {key: 'k', parent: 'é'.repeat(1_000_000)})
+    expect(code).toBe(status.NOT_FOUND)
+    expect(details.length).toBeLessThan(5000)
+    await committed(served, 'one')
+  })
+
   it('a malformed filter', async () => {
     const served = await serve()
     await expect(served.names('name==a b')).rejects.toMatchObject({code: status.INVALID_ARGUMENT})
