@@ -11,7 +11,7 @@ import {
   opaqueDirectory,
   whiteoutNode,
 } from '../../src/lib/vfs/file-tree.ts'
-import {createRandom, type Random} from '../conformance/random-tree.ts'
+import {createRandom, type Random} from '../support/random.ts'
 import {describeWith} from '../support/requires.ts'
 import {describeTree} from './describe-tree.ts'
 import {BACKENDS, openBackend} from './open-backend.ts'

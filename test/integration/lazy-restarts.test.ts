@@ -2,7 +2,7 @@
 
 import {setTimeout as pause} from 'node:timers/promises'
 import {afterAll, beforeAll, expect, it} from 'vitest'
-import {createRandom} from '../conformance/random-tree.ts'
+import {createRandom} from '../support/random.ts'
 import {describeTree, type TreeDescription} from '../conformance-mount/describe-tree.ts'
 import {describeWith} from '../support/requires.ts'
 import {mountsBelow} from '../support/snapshotter.ts'
