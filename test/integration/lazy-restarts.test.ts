@@ -2,8 +2,8 @@
 
 import {setTimeout as pause} from 'node:timers/promises'
 import {afterAll, beforeAll, expect, it} from 'vitest'
-import {createRandom} from '../support/random.ts'
 import {describeTree, type TreeDescription} from '../conformance-mount/describe-tree.ts'
+import {createRandom} from '../support/random.ts'
 import {describeWith} from '../support/requires.ts'
 import {mountsBelow} from '../support/snapshotter.ts'
 import {LARGE_SIZE, SMALL_GROUPS} from './lazy-image.ts'
