@@ -15,6 +15,8 @@ import type {Descriptor} from '../oci/descriptor.ts'
 import type {Digest} from '../oci/digest.ts'
 import {createTarScanner} from '../tar/scanner.ts'
 import type {TarEntry} from '../tar/tar-entry.ts'
+import {checkTarSplit} from '../zstdchunked/check-tar-split.ts'
+import {parsePositions} from '../zstdchunked/positions.ts'
 import {chunksOf, createChunkChecker} from './check-chunks.ts'
 import {inflateRange, type Range} from './inflate-range.ts'
 
@@ -40,6 +42,8 @@ export interface VerifiedLayer {
 const MAX_FINDINGS = 100
 /** Compressed bytes read ahead. */
 const WINDOW_SIZE = 16 << 20
+/** What a stream under way takes besides its bytes. */
+const RANGE_COST = 4 << 10
 
 /**
  * Verifies a whole layer: blob digest, footer, TOC digest and sense, every chunk and file against its digest, the tar
@@ -62,6 +66,7 @@ export async function verifyLayer(
     if (contents.isWhole) findings.push(...checkTree(files, contents.entries, contents.streamStarts))
     if (layer.landmark || mustHaveLandmark(layer, descriptor)) findings.push(...checkLandmark(files))
     findings.push(...checkWhiteouts(files))
+    findings.push(...(await checkTarSplitOf(layer, descriptor, contents, options)))
   }
   const chunks = layer ? chunksOf(layer).length : 0
   return {
@@ -69,6 +74,19 @@ export async function verifyLayer(
     format: layer?.decompressor.name,
     counts: {files: layer?.files.size ?? 0, chunks},
   }
+}
+
+/** zstd:chunked layers that Podman 5 reads have one. */
+async function checkTarSplitOf(
+  {blob, toc}: OpenLayer,
+  {annotations = {}}: Descriptor,
+  contents: Contents,
+  {signal}: VerifyLayerOptions,
+): Promise<readonly Finding[]> {
+  const position = parsePositions(annotations)?.tarSplit
+  if (!position) return []
+  const tar = contents.isWhole ? {entries: contents.entries, size: contents.uncompressedSize} : undefined
+  return checkTarSplit(blob, {position, digest: toc.tarSplitDigest, tar, signal})
 }
 
 /** A layer that keeps its DiffID, is older than landmarks, or is Podman's, has none. */
@@ -142,7 +160,10 @@ async function checkContents(
       inflated: layer && (await inflateRange(layer.decompressor.memberKind, bytes, codec)),
     }
   }
-  const ranges = mapOrdered(rangesOf(blob, layer), read, {weightOf: ({size}) => size, maxWeight: WINDOW_SIZE})
+  const ranges = mapOrdered(rangesOf(blob, layer), read, {
+    weightOf: ({size}) => size + RANGE_COST,
+    maxWeight: WINDOW_SIZE,
+  })
   for await (const {range, bytes, inflated} of ranges) {
     blobDigester.update(bytes)
     onBytes?.(range.offset + range.size)

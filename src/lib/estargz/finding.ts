@@ -12,6 +12,7 @@ export type FindingKind =
   | 'uncompressed-size'
   | 'tar'
   | 'tree'
+  | 'tar-split'
   | 'landmark'
   | 'whiteout'
 

@@ -35,6 +35,8 @@ export interface TocEntry {
 /** A TOC that was read; entries in the order of the layer. */
 export interface Toc {
   readonly version: number
+  /** Of zstd:chunked layers: the digest of the compressed tar-split. */
+  readonly tarSplitDigest?: string
   readonly entries: readonly TocEntry[]
 }
 
@@ -119,7 +121,7 @@ export function parseToc(json: Uint8Array, where: string): Toc {
   } catch (cause) {
     throw new CodedError('corrupt', `Cannot read ${where}: it is not JSON`, {cause})
   }
-  const {version, entries} = isObject(value) ? value : {}
+  const {version, entries, tarSplitDigest} = isObject(value) ? value : {}
   if (version !== 1) {
     throw new CodedError(
       'unsupported',
@@ -132,6 +134,7 @@ export function parseToc(json: Uint8Array, where: string): Toc {
   }
   return {
     version,
+    ...(typeof tarSplitDigest === 'string' ? {tarSplitDigest} : {}),
     entries: (entries ?? []).map((entry, index) => parseEntry(entry, `${where}, entry ${index}`)),
   }
 }

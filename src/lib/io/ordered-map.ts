@@ -17,25 +17,29 @@ export async function* mapOrdered<Item, Result>(
   work: (item: Item) => Promise<Result>,
   options: OrderedMapOptions<Item>,
 ): AsyncGenerator<Result> {
-  const underWay: {readonly result: Promise<Result>; readonly weight: number}[] = []
+  // A map, which keeps its order, because taking the first of a long array moves all others.
+  const underWay = new Map<number, {readonly result: Promise<Result>; readonly weight: number}>()
   let weightUnderWay = 0
+  let started = 0
+  let taken = 0
   async function takeFirst(): Promise<Result> {
-    const {result, weight} = underWay.shift()!
+    const {result, weight} = underWay.get(taken)!
+    underWay.delete(taken++)
     weightUnderWay -= weight
     return result
   }
   try {
     for (const item of items) {
       const weight = options.weightOf(item)
-      while (underWay.length > 0 && weightUnderWay + weight > options.maxWeight) yield await takeFirst()
+      while (underWay.size > 0 && weightUnderWay + weight > options.maxWeight) yield await takeFirst()
       const result = work(item)
       // A failure is thrown when its turn comes; until then it must not count as unhandled.
       result.catch(() => {})
-      underWay.push({result, weight})
+      underWay.set(started++, {result, weight})
       weightUnderWay += weight
     }
-    while (underWay.length > 0) yield await takeFirst()
+    while (underWay.size > 0) yield await takeFirst()
   } finally {
-    await Promise.allSettled(underWay.map(({result}) => result))
+    await Promise.allSettled([...underWay.values()].map(({result}) => result))
   }
 }
