@@ -297,6 +297,12 @@ describe('walk', () => {
     expect(() => [...snapshotter.walk(['name~=/(/'])]).toThrow(/regular expression/)
   })
 
+  it('refuses more filters than anybody needs', () => {
+    const filters = Array.from({length: 1001}, (_, index) => `name==${index}`)
+    expect(() => [...snapshotter.walk(filters)]).toThrow(/more than 1000/)
+    expect([...snapshotter.walk(filters.slice(1))]).toEqual([])
+  })
+
   it('gives a regular expression up that would take forever', async () => {
     await snapshotter.prepare('a'.repeat(60), '', {}, signal)
     expect(() => [...snapshotter.walk(['name~=/^(a+)+b$/'])]).toThrow(/takes longer than 100 ms/)
