@@ -1,6 +1,7 @@
 // Lazy pulls from end to end: a real containerd, our snapshotter, images in a registry, and every client there is.
 
 import {afterAll, beforeAll, expect, it} from 'vitest'
+import {openContainerdStore} from '../../src/lib/containerd/store.ts'
 import {describeWith} from '../support/requires.ts'
 import {mountsBelow} from '../support/snapshotter.ts'
 import {openStage, PLAIN_LAYER, type Stage} from './lazy-stage.ts'
@@ -65,6 +66,22 @@ for (const backend of ['erofs', 'fuse'] as const) {
       await stage.ctrRemote(namespace, 'image', 'rpull', stage.lazy)
       expect(await stage.tree(namespace, 'stargz', stage.lazy)).toEqual(expected)
       expect(await stage.tree(namespace, 'stargz', stage.lazy)).toEqual(expected)
+    })
+
+    it('runs by ctr and by ctr-remote, also after a collection and a restart of containerd', async () => {
+      const namespace = newNamespace()
+      await stage.ctrRemote(namespace, 'image', 'rpull', stage.lazy)
+      const run = (id: string) => ['run', '--rm', '--snapshotter=stargz', stage.lazy, `${namespace}-${id}`]
+      {
+        await using store = await openContainerdStore({address: stage.containerd.address, namespace})
+        await store.collectGarbage()
+      }
+      expect(await stage.ctr(namespace, ...run('ctr'))).toBe('hello\n')
+      await stage.containerd.kill()
+      await stage.containerd.restart()
+      expect(await stage.ctrRemote(namespace, ...run('ctr-remote'))).toBe('hello\n')
+      const content = await stage.ctr(namespace, 'content', 'ls', '-q')
+      for (const {digest} of stage.lazyManifest.layers) expect(content).not.toContain(digest)
     })
 
     it('tells how its layers are doing', async () => {
