@@ -19,6 +19,7 @@ import {zstdChunkedCompressor} from './lib/zstdchunked/compressor.ts'
 export type {ConvertedBlob} from './lib/convert/convert-layer.ts'
 export type {VerifiedLayer} from './lib/convert/verify-layer.ts'
 export {CodedError, codeOf, describeError, type ErrorCode} from './lib/errors/coded-error.ts'
+export {findFile} from './lib/estargz/find-file.ts'
 export type {Finding, FindingKind} from './lib/estargz/finding.ts'
 export type {Chunk, LayerFile} from './lib/estargz/index-toc.ts'
 export {

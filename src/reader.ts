@@ -7,6 +7,7 @@ import {gunzipPrefix} from './lib/io/web-inflate.ts'
 import {webDigestOf} from './lib/io/web-sha256.ts'
 
 export {CodedError, codeOf, describeError, type ErrorCode} from './lib/errors/coded-error.ts'
+export {findFile} from './lib/estargz/find-file.ts'
 export type {Chunk, LayerFile} from './lib/estargz/index-toc.ts'
 export type {ChunkSource, LayerReader, OpenLayer, OpenLayerOptions} from './lib/estargz/layer-reader.ts'
 export type {Toc, TocEntry} from './lib/estargz/toc.ts'

@@ -1,6 +1,6 @@
 // Lists a layer, or prints one of its files, without unpacking it: node list-layer.ts LAYER [PATH]
 
-import {openFile, openLayer, readFile} from 'ctr-remote'
+import {findFile, openFile, openLayer, readFile} from 'ctr-remote'
 
 const [place, path] = process.argv.slice(2)
 if (!place) throw new Error('usage: list-layer.ts LAYER [PATH]')
@@ -12,7 +12,7 @@ if (path === undefined) {
   console.log(`${layer.decompressor.name}, TOC ${layer.tocDigest}`)
   for (const {path, entry} of layer.files.values()) console.log(`${entry.type} ${entry.size ?? 0} ${path}`)
 } else {
-  const file = layer.files.get(path)
+  const file = findFile(layer, path)
   if (!file) throw new Error(`${place} has no ${path}`)
   for await (const bytes of readFile(layer, file)) process.stdout.write(bytes)
 }
