@@ -44,13 +44,9 @@ export function createLayerConversion(format: LayerFormat, options: LayerConvers
   if (codec.name === 'node') {
     say('note: the native part is not built, conversion is slower without it (bin/setup builds it)')
   }
-  if (format.kind === 'plain') return plainConversion({codec, ...format})
-  const lazy = {
-    ...choices,
-    codec,
-    temporaryDirectory: tmpdir(),
-    cache: memoryDirectory === undefined ? undefined : openMemory(memoryDirectory),
-  }
+  const cache = memoryDirectory === undefined ? undefined : openMemory(memoryDirectory)
+  if (format.kind === 'plain') return plainConversion({codec, cache, ...format})
+  const lazy = {...choices, codec, cache, temporaryDirectory: tmpdir()}
   if (format.kind === 'zstdchunked') return zstdChunkedConversion({...lazy, ...format})
   const {externalToc, keepDiffId} = format
   const toc = keepDiffId ? 'outside-lossless' : externalToc ? 'outside' : 'inside'

@@ -25,6 +25,16 @@ it('finds what was remembered, also in another process', async () => {
   expect(await openConversionCache(directory).find('aa')).toEqual(facts)
 })
 
+it('remembers layers without an order, and TOCs that are kept outside', async () => {
+  const {prioritized: _, ...plain} = facts
+  const outside = {...facts, detachedToc: {digest: digestOf('toc'), size: 3}}
+  const cache = openConversionCache(directory)
+  await cache.remember('aa', plain)
+  await cache.remember('bb', outside)
+  expect(await cache.find('aa')).toEqual(plain)
+  expect(await cache.find('bb')).toEqual(outside)
+})
+
 it('knows nothing at first, and makes no directory to say so', async () => {
   expect(await openConversionCache(directory).find('aa')).toBeUndefined()
   expect(existsSync(directory)).toBe(false)
@@ -33,7 +43,11 @@ it('knows nothing at first, and makes no directory to say so', async () => {
 it('takes a damaged entry for a missing one', async () => {
   const cache = openConversionCache(directory)
   await cache.remember('aa', facts)
-  for (const damaged of ['', '{"descriptor":', '{}', '[]', JSON.stringify({...facts, diffId: 'sha256:0'})]) {
+  const changed = (change: object) => JSON.stringify({...facts, ...change})
+  for (const damaged of [
+    ...['', '{"descriptor":', '{}', '[]', changed({diffId: 'sha256:0'}), changed({prioritized: 'all'})],
+    ...[changed({prioritized: {files: 1}}), changed({detachedToc: {digest: 'sha256:0', size: 1}})],
+  ]) {
     writeFileSync(join(directory, 'aa.json'), damaged)
     expect(await cache.find('aa')).toBeUndefined()
   }

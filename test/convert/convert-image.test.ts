@@ -289,6 +289,20 @@ describe('what was converted before', () => {
     expect(other.manifests[0]!.layers.map(layer => layer.reused)).toEqual([false, false])
   })
 
+  it('is found again with its TOC where that is outside, and converted again where the TOC is lost', async () => {
+    const {root} = await writeSampleImage(store.content)
+    const options = {cache: memoryCache(), toc: 'outside'} as const
+    const first = await convert(root, {options})
+    const again = await convert(root, {options})
+    expect(again.manifests[0]!.layers.map(layer => layer.reused)).toEqual([false, false])
+    for (const {detachedToc} of first.manifests[0]!.layers) await writeBlob(store.content, detachedToc!)
+    const third = await convert(root, {options})
+    expect(third.manifests[0]!.layers.map(layer => layer.reused)).toEqual([true, true])
+    expect(third.manifests[0]!.layers.map(layer => digestOf(layer.detachedToc!))).toEqual(
+      first.manifests[0]!.layers.map(layer => digestOf(layer.detachedToc!)),
+    )
+  })
+
   it('is converted again when the target has lost it', async () => {
     const {root} = await writeSampleImage(store.content)
     const cache = memoryCache()

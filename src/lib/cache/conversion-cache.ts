@@ -51,15 +51,35 @@ async function readFacts(path: string): Promise<ConversionFacts | undefined> {
     if (hasCode(error, 'not-found') || error instanceof SyntaxError) return undefined
     throw error
   }
-  if (!isRecord(value) || !isDigest(value.diffId) || !isRecord(value.prioritized)) return undefined
-  const {files, bytes, missing} = value.prioritized
-  if (typeof files !== 'number' || typeof bytes !== 'number' || !Array.isArray(missing)) return undefined
+  if (!isRecord(value) || !isDigest(value.diffId)) return undefined
+  const prioritized = parsePrioritized(value.prioritized)
+  const detachedToc = parseDetachedToc(value.detachedToc)
+  if (prioritized === 'damaged' || detachedToc === 'damaged') return undefined
   try {
     const descriptor = parseDescriptor(value.descriptor, path)
-    return {descriptor, diffId: value.diffId, prioritized: {files, bytes, missing: missing.map(String)}}
+    return {
+      descriptor,
+      diffId: value.diffId,
+      ...(prioritized ? {prioritized} : {}),
+      ...(detachedToc ? {detachedToc} : {}),
+    }
   } catch {
     return undefined
   }
+}
+
+function parsePrioritized(value: unknown): ConversionFacts['prioritized'] | 'damaged' {
+  if (value === undefined) return undefined
+  if (!isRecord(value)) return 'damaged'
+  const {files, bytes, missing} = value
+  if (typeof files !== 'number' || typeof bytes !== 'number' || !Array.isArray(missing)) return 'damaged'
+  return {files, bytes, missing: missing.map(String)}
+}
+
+function parseDetachedToc(value: unknown): ConversionFacts['detachedToc'] | 'damaged' {
+  if (value === undefined) return undefined
+  if (!isRecord(value) || !isDigest(value.digest) || typeof value.size !== 'number') return 'damaged'
+  return {digest: value.digest, size: value.size}
 }
 
 async function prune(directory: string): Promise<void> {

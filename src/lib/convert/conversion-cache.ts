@@ -7,7 +7,14 @@ import type {Digest} from '../oci/digest.ts'
 export interface ConversionFacts {
   readonly descriptor: Descriptor
   readonly diffId: Digest
-  readonly prioritized: {readonly files: number; readonly bytes: number; readonly missing: readonly string[]}
+  /** Absent for formats without an order. */
+  readonly prioritized?: {
+    readonly files: number
+    readonly bytes: number
+    readonly missing: readonly string[]
+  }
+  /** The blob of a TOC that is kept outside of the layer. */
+  readonly detachedToc?: {readonly digest: Digest; readonly size: number}
 }
 
 /** Facts by a key that covers everything the conversion depends on: a hex string. */

@@ -27,9 +27,5 @@ export function estargzConversion(options: EstargzConversionOptions): LayerConve
   const level = LIBDEFLATE_LEVELS[options.level] ?? options.level
   const lossless = toc === 'outside-lossless'
   const compressor = toc === 'inside' ? estargzCompressor(level) : externalTocCompressor(level, {lossless})
-  return lazyConversion(
-    {compressor, key: ['estargz', toc, level], minChunkSize, lossless},
-    // A layer found again would come without its TOC.
-    toc === 'inside' ? options : {...options, cache: undefined},
-  )
+  return lazyConversion({compressor, key: ['estargz', toc, level], minChunkSize, lossless}, options)
 }

@@ -6,9 +6,10 @@ import type {BulkCodec} from '../compression/codec.ts'
 import type {Compressor} from '../compression/layer-format.ts'
 import {DEFAULT_CHUNK_SIZE} from '../estargz/plan-layer.ts'
 import {layerMediaType} from '../oci/media-type.ts'
-import type {ConversionCache, ConversionFacts} from './conversion-cache.ts'
+import type {ConversionCache} from './conversion-cache.ts'
 import type {LayerConversion, LayerResult, LayerToConvert} from './convert-image.ts'
 import {convertLayer} from './convert-layer.ts'
+import {convertUnlessKnown, type FreshLayer} from './convert-unless-known.ts'
 import {copyBlob} from './copy-image.ts'
 
 /**
@@ -54,7 +55,6 @@ export function samePaths(paths: readonly string[]): Prioritized {
 }
 
 export function lazyConversion(format: LazyFormat, options: LazyConversionOptions): LayerConversion {
-  const {cache} = options
   const keyOf = (layer: LayerToConvert) =>
     hashOf(
       JSON.stringify([
@@ -81,12 +81,9 @@ export function lazyConversion(format: LazyFormat, options: LazyConversionOption
         options.onReuse?.(layer)
         return reuseLayer(layer, format)
       }
-      const key = keyOf(layer)
-      const known = await cache?.find(key)
-      if (known && (await layer.target.info(known.descriptor, layer))) return {...known, reused: true}
-      const {detachedToc, ...facts} = await convertToFormat(layer, format, options)
-      await cache?.remember(key, facts)
-      return {...facts, reused: false, ...(detachedToc ? {detachedToc} : {})}
+      return convertUnlessKnown(layer, keyOf(layer), options.cache, () =>
+        convertToFormat(layer, format, options),
+      )
     },
   }
 }
@@ -111,7 +108,7 @@ async function convertToFormat(
   layer: LayerToConvert,
   {compressor, lossless, minChunkSize}: LazyFormat,
   options: LazyConversionOptions,
-): Promise<ConversionFacts & Pick<LayerResult, 'detachedToc'>> {
+): Promise<FreshLayer> {
   const {descriptor, diffId, prioritized, detachedToc} = await convertLayer(layer, {
     codec: options.codec,
     compressor,

@@ -1,14 +1,16 @@
 // The layer conversion that goes back to what every tool reads: the tar as it is, bare or in plain gzip members or zstd
 // frames.
 
+import {createHash} from 'node:crypto'
 import type {BulkCodec, MemberKind} from '../compression/codec.ts'
 import {CodedError} from '../errors/coded-error.ts'
 import {decompressStream} from '../io/decompress.ts'
-import {digestOf} from '../io/sha256.ts'
 import {CONTAINERD_UNCOMPRESSED, isLazyAnnotation, withoutLazyAnnotations} from '../oci/annotations.ts'
 import {digestFromHash} from '../oci/digest.ts'
 import {type LayerCompression, layerCompressionOf, layerMediaType} from '../oci/media-type.ts'
+import type {ConversionCache} from './conversion-cache.ts'
 import type {LayerConversion, LayerResult, LayerToConvert} from './convert-image.ts'
+import {convertUnlessKnown, type FreshLayer} from './convert-unless-known.ts'
 import {copyBlob} from './copy-image.ts'
 import {defaultMaxUncompressedSize} from './spool-layer.ts'
 
@@ -17,6 +19,7 @@ export interface PlainConversionOptions {
   readonly compression: LayerCompression
   /** Of zstd, 1–22; default 3. gzip has one level. */
   readonly level?: number
+  readonly cache?: ConversionCache | undefined
 }
 
 /** Bytes of the tar in one member: large enough that cutting costs nothing, small enough for every core. */
@@ -34,13 +37,18 @@ const DEFAULT_ZSTD_LEVEL = 3
 export function plainConversion(options: PlainConversionOptions): LayerConversion {
   const {codec, compression} = options
   const level = compression === 'zstd' ? (options.level ?? DEFAULT_ZSTD_LEVEL) : GZIP_LEVEL
+  const keyOf = ({descriptor, diffId, family}: LayerToConvert) =>
+    createHash('sha256')
+      .update(JSON.stringify(['plain', compression, level, codec.name, family, descriptor, diffId]))
+      .digest('hex')
   return {
-    key: ({descriptor, diffId, family}) =>
-      digestOf(JSON.stringify(['plain', compression, level, codec.name, family, descriptor, diffId])),
+    key: keyOf,
     convert: layer =>
       isThereAlready(layer, compression)
         ? keepLayer(layer)
-        : convertToPlain(layer, {codec, compression, level}),
+        : convertUnlessKnown(layer, keyOf(layer), options.cache, () =>
+            convertToPlain(layer, {codec, compression, level}),
+          ),
   }
 }
 
@@ -60,8 +68,8 @@ async function keepLayer(layer: LayerToConvert): Promise<LayerResult> {
 
 async function convertToPlain(
   layer: LayerToConvert,
-  {codec, compression, level}: Required<PlainConversionOptions>,
-): Promise<LayerResult> {
+  {codec, compression, level}: Required<Omit<PlainConversionOptions, 'cache'>>,
+): Promise<FreshLayer> {
   const {descriptor, diffId, target, signal} = layer
   const mediaType = layerMediaType(compression, layer.family)
   await using blob = await target.write({mediaType}, {signal})
@@ -87,7 +95,7 @@ async function convertToPlain(
   const written = {digest: digestFromHash(await blobDigester.digest()), size}
   signal.throwIfAborted()
   await blob.commit(written, {signal, labels: {[CONTAINERD_UNCOMPRESSED]: diffId}})
-  return {descriptor: {...withoutLazyAnnotations(descriptor), mediaType, ...written}, diffId, reused: false}
+  return {descriptor: {...withoutLazyAnnotations(descriptor), mediaType, ...written}, diffId}
 }
 
 /** The layer's tar; the blob is verified at its end. */
