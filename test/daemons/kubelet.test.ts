@@ -3,7 +3,7 @@
 
 import {create, fromBinary, toBinary} from '@bufbuild/protobuf'
 import * as grpc from '@grpc/grpc-js'
-import {expect, it} from 'vitest'
+import {expect, it, vi} from 'vitest'
 import {
   ImageSpecSchema,
   PullImageRequestSchema,
@@ -71,6 +71,7 @@ CONTAINERDS.forEach(({release, needs, programs}, index) => {
         config: `[cri_keychain]\nenable_keychain = true\nimage_service_path = "${containerd.address}"\n`,
       })
       const image = {image: `${registry.host}/app:1`}
+      await untilInitialized(address)
       await expect(call(address, 'PullImage', {image})).rejects.toMatchObject({details: /40[13]|authoriz/i})
       const pulled = await call(address, 'PullImage', {image, auth: PASSWORD})
       expect(fromBinary(ImageSpecSchema, pulled).image).toMatch(/^sha256:/)
@@ -85,11 +86,16 @@ CONTAINERDS.forEach(({release, needs, programs}, index) => {
   })
 })
 
+/** containerd answers before its CRI is ready, and tells nobody when that is. */
+async function untilInitialized(address: string): Promise<void> {
+  await vi.waitFor(() => call(address, 'ListImages', {}), {timeout: 20_000, interval: 50})
+}
+
 /** A call of the image service; the answer as bytes. */
 function call(
   address: string,
-  method: 'PullImage' | 'RemoveImage',
-  request: {image: {image: string}; auth?: typeof PASSWORD},
+  method: 'ListImages' | 'PullImage' | 'RemoveImage',
+  request: {image?: {image: string}; auth?: typeof PASSWORD},
 ): Promise<Buffer> {
   const client = new grpc.Client(`unix:${address}`, grpc.credentials.createInsecure())
   const bytes = Buffer.from(toBinary(PullImageRequestSchema, create(PullImageRequestSchema, request)))
