@@ -2,9 +2,10 @@
 
 import {execFileSync, spawn} from 'node:child_process'
 import {once} from 'node:events'
-import {mkdtemp, readFile, rm} from 'node:fs/promises'
+import {mkdtemp, readdir, readFile, rm} from 'node:fs/promises'
 import {tmpdir} from 'node:os'
 import {join, resolve} from 'node:path'
+import {createInterface} from 'node:readline'
 import {afterAll, beforeAll, describe, expect, it} from 'vitest'
 import {openLocalStore} from '../../src/lib/layout/local-store.ts'
 import {createLayoutTarget} from '../../src/lib/layout/oci-directory.ts'
@@ -122,7 +123,7 @@ describeWith(['root', 'runc', 'containerd', 'ctr', 'debootstrap', 'getfattr'], '
   }, async () => {
     const output = await runExample(
       ['../node_modules/.bin/node', join(examples, 'quickstart/quickstart.ts')],
-      cache,
+      {TMPDIR: directory, ...cache},
     )
     expect(output).toContain('{"hello": "world"')
     expect(output).toMatch(/A lazily pulled container starts after [\d.]+ MB of [\d.]+ MB/)
@@ -130,6 +131,32 @@ describeWith(['root', 'runc', 'containerd', 'ctr', 'debootstrap', 'getfattr'], '
     expect(output).toMatch(/full pull[│ ]+[\d.]+ s.*MB in \d+ requests/)
     expect(output).toMatch(/lazy[│ ]+[\d.]+ s.*MB in \d+ requests/)
     expect(output.split('\n').filter(line => line.length > 100)).toEqual([])
-    expect(await readFile('/proc/self/mountinfo', 'utf8')).not.toContain('ctr-remote-quickstart-')
+    expect(await leftovers()).toEqual([])
   })
+
+  it('leaves nothing behind when it is interrupted in the middle of a lazy pull', {
+    timeout: 600_000,
+  }, async () => {
+    const child = spawn(
+      join(examples, '../node_modules/.bin/node'),
+      [join(examples, 'quickstart/quickstart.ts')],
+      {
+        env: {PATH: process.env.PATH, TMPDIR: directory, ...cache},
+        stdio: ['ignore', 'pipe', 'ignore'],
+      },
+    )
+    const closed = once(child, 'close')
+    for await (const line of createInterface({input: child.stdout})) {
+      if (line.includes('image rpull')) child.kill('SIGINT')
+    }
+    expect(await closed).toEqual([130, null])
+    expect(await leftovers()).toEqual([])
+  })
+
+  /** Directories of the quickstart, and mounts in them. */
+  async function leftovers(): Promise<string[]> {
+    const mounts = (await readFile('/proc/self/mountinfo', 'utf8')).split('\n')
+    const names = [...(await readdir(directory)), ...mounts.filter(mount => mount.includes(directory))]
+    return names.filter(name => name.includes('ctr-remote-quickstart-'))
+  }
 })
