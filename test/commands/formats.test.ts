@@ -100,6 +100,22 @@ describe('TOCs in an image of their own', () => {
     await run(0, 'verify', '-q', 'anew:1')
   })
 
+  it('are found by the digest of a layer alone', async () => {
+    await run(0, 'convert', '-q', '--estargz', '--oci', '--estargz-external-toc', source, 'found:1')
+    for (const layer of (await manifestOf('found:1')).layers) {
+      const {stdout} = await run(0, 'get-toc-digest', layer.digest)
+      expect(stdout.trim()).toBe(layer.annotations![TOC_DIGEST])
+    }
+  })
+
+  it('that are nowhere have no digest to print', async () => {
+    const flags = ['--estargz', '--oci', '--estargz-external-toc', '--estargz-chunk-size=4444']
+    await run(0, 'convert', '-q', ...flags, source, 'nowhere:1')
+    const [layer] = (await manifestOf('nowhere:1')).layers
+    await run(0, 'rm', 'nowhere:1-esgztoc')
+    expect((await run(3, 'get-toc-digest', layer!.digest)).stderr).toMatch(/kept outside of the layer/)
+  })
+
   it('that are gone make an image unsound', async () => {
     await run(0, 'convert', '-q', '--estargz', '--oci', '--estargz-external-toc', source, 'gone:1')
     await run(0, 'rm', 'gone:1-esgztoc')

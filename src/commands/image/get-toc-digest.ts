@@ -6,6 +6,8 @@ import {OCI_LAYER_GZIP} from '../../lib/oci/media-type.ts'
 
 export default class ImageGetTocDigest extends BaseCommand {
   static override summary = "Print the digest of a layer's TOC"
+  static override description =
+    'A TOC that is kept outside of its layer is looked for in the images of the store whose names end in "-esgztoc".'
   static override examples = ['<%= config.bin %> image get-toc-digest sha256:9f86d081884c7d65…']
 
   static override args = {digest: word('digest of a layer in the store')}
@@ -18,16 +20,21 @@ export default class ImageGetTocDigest extends BaseCommand {
   async run(): Promise<{digest: string; tocDigest: string}> {
     const {args, flags} = await this.parse(ImageGetTocDigest)
     const digest = parseDigest(args.digest)
-    const {openLayer} = await import('../../lib/estargz/open-layer.ts')
+    const {openLayer, readFooter} = await import('../../lib/estargz/open-layer.ts')
     const {encodeToc} = await import('../../lib/estargz/toc.ts')
     await using session = await this.openSession(flags)
-    const {content} = await session.store()
+    const store = await session.store()
+    const {content} = store
     // A negative size asks a store for whatever it has of that digest.
     const named = {mediaType: OCI_LAYER_GZIP, digest, size: -1}
     const info = await content.info(named, session)
     if (!info) throw new CodedError('not-found', `Cannot find the layer ${digest} in ${content.name}`)
     await using blob = await content.open({...named, size: info.size}, session)
-    const {toc, tocDigest} = await openLayer(blob, {where: digest, signal: session.signal})
+    const opening = {where: digest, signal: session.signal}
+    const isOutside = (await readFooter(blob, opening)).tocOffset === undefined
+    const {findToc} = await import('../../cli/find-toc.ts')
+    const externalToc = isOutside ? await findToc(store, digest, session) : undefined
+    const {toc, tocDigest} = await openLayer(blob, {...opening, externalToc})
     this.log(flags['dump-toc'] ? new TextDecoder().decode(encodeToc(toc.entries)) : tocDigest)
     return {digest, tocDigest}
   }
