@@ -1,11 +1,15 @@
 // What `lazy status` tells: how the layers do that a snapshotter was asked to mount lazily.
 
 import {type ConnectOptions, connectContainerd} from '../lib/containerd/client.ts'
+import type {Labels} from '../lib/containerd/gc-labels.ts'
 import {findSnapshotter} from '../lib/containerd/snapshotters.ts'
 import {openContainerdStore} from '../lib/containerd/store.ts'
+import {chainIdsOf, findSnapshot} from '../lib/containerd/unpack.ts'
+import {readConfig} from '../lib/convert/image-tree.ts'
 import {CodedError, hasCode} from '../lib/errors/coded-error.ts'
 import type {Descriptor} from '../lib/oci/descriptor.ts'
 import type {LazyLayerStatus} from '../lib/snapshot/lazy-layer-status.ts'
+import {isLazySnapshot} from '../lib/transport/lazy-labels.ts'
 import {canonicalImageName, findImage} from '../lib/transport/store-image.ts'
 import {summarizeImage} from './image-summary.ts'
 import {formatTable} from './table.ts'
@@ -30,6 +34,13 @@ export async function findSnapshotterSocket(snapshotter: string, options: Connec
   )
 }
 
+/** An image's layer as containerd has it. */
+interface ImageLayer {
+  readonly descriptor: Descriptor
+  /** The labels of its snapshot; undefined when it has none. */
+  readonly snapshot: Labels | undefined
+}
+
 /**
  * What is known of an image's layers, bottom first: also those that another image brought, under whose name they are
  * mounted. Without the image, or without containerd, it is what the snapshotter was asked for under this name.
@@ -37,41 +48,56 @@ export async function findSnapshotterSocket(snapshotter: string, options: Connec
 export async function layersOfImage(
   all: readonly LazyLayerStatus[],
   name: string,
-  options: ConnectOptions,
+  options: ConnectOptions & {readonly snapshotter: string},
 ): Promise<readonly LazyLayerStatus[]> {
   const reference = canonicalImageName(name)
   const layers = await layersInContainerd(name, options)
   if (!layers) return all.filter(status => status.reference === reference)
-  return layers.map(layer => {
-    const known = all.filter(({digest}) => digest === layer.digest)
-    return known.find(status => status.lazy) ?? known[0] ?? unknownLayer(layer, reference)
+  return layers.map(({descriptor, snapshot}) => {
+    const known = all.filter(({digest}) => digest === descriptor.digest)
+    return known.find(status => status.lazy) ?? known[0] ?? unknownLayer(descriptor, reference, snapshot)
   })
 }
 
-/** The layers of an image in containerd, each once; undefined when it cannot be asked or does not have the image. */
+/** The layers of an image in containerd; undefined when it cannot be asked or does not have the image. */
 async function layersInContainerd(
   name: string,
-  options: ConnectOptions,
-): Promise<readonly Descriptor[] | undefined> {
+  options: ConnectOptions & {readonly snapshotter: string},
+): Promise<readonly ImageLayer[] | undefined> {
   try {
     await using store = await openContainerdStore(options)
     const {target} = await findImage(store, name, options)
     const summaries = await summarizeImage(store.content, target, options)
-    const layers = summaries.flatMap(({manifest}) => manifest?.layers ?? [])
-    return [...new Map(layers.map(layer => [layer.digest, layer])).values()]
+    const layers: ImageLayer[] = []
+    for (const {manifest, platform} of summaries) {
+      if (!manifest || !platform?.startsWith('linux/')) continue
+      const {rootfs} = await readConfig(store.content, manifest, options)
+      for (const [index, chainId] of chainIdsOf(rootfs.diff_ids).entries()) {
+        const snapshot = await findSnapshot(store, options.snapshotter, chainId, options)
+        layers.push({descriptor: manifest.layers[index]!, snapshot})
+      }
+    }
+    return layers
   } catch (error) {
     if (hasCode(error, 'unavailable', 'permission-denied', 'not-found')) return undefined
     throw error
   }
 }
 
-function unknownLayer({digest, size}: Descriptor, reference: string): LazyLayerStatus {
+/** A layer that the snapshotter was not asked to mount under its digest. */
+function unknownLayer(
+  {digest, size}: Descriptor,
+  reference: string,
+  snapshot: Labels | undefined,
+): LazyLayerStatus {
+  const lazy = snapshot !== undefined && isLazySnapshot(snapshot)
+  const reason = lazy ? 'mounted from another layer with the same files' : 'unpacked, not mounted'
   return {
     mountpoint: '',
     reference,
     digest,
-    lazy: false,
-    reason: 'the snapshotter was not asked to mount it: it is not pulled, or was unpacked',
+    lazy,
+    reason: snapshot ? reason : 'not pulled',
     size,
     fetched: 0,
     deviceSize: 0,

@@ -60,7 +60,7 @@ describe('the layers of one image', () => {
       layer({reference: 'example.com/app:2'}),
       layer({reference: 'docker.io/library/app:latest'}),
     ]
-    const nobody = {address: '/nonexistent/containerd.sock'}
+    const nobody = {address: '/nonexistent/containerd.sock', snapshotter: 'stargz'}
     expect(await layersOfImage(all, 'example.com/app:1', nobody)).toEqual([all[0]])
     expect(await layersOfImage(all, 'app', nobody)).toEqual([all[2]])
   })

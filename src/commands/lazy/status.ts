@@ -41,7 +41,10 @@ A layer is lazy, complete (all of it is here, and nothing is fetched any more), 
     const address =
       flags['snapshotter-address'] ?? (await findSnapshotterSocket(flags.snapshotter, containerd))
     const all = await listLazyLayers({address, signal})
-    const layers = args.ref === undefined ? all : await layersOfImage(all, args.ref, containerd)
+    const layers =
+      args.ref === undefined
+        ? all
+        : await layersOfImage(all, args.ref, {...containerd, snapshotter: flags.snapshotter})
     if (layers.length > 0) this.log(formatLayers(layers))
     else say(args.ref ? `no layer of ${args.ref} is mounted lazily` : 'no layer is mounted lazily')
     return layers

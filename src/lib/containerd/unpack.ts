@@ -118,7 +118,7 @@ export async function isUnpacked(
 }
 
 /** The labels of the snapshot of a chain id, or undefined; it belongs to the lease then. */
-async function findSnapshot(
+export async function findSnapshot(
   store: ContainerdStore,
   snapshotter: string,
   key: string,
