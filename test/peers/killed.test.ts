@@ -31,8 +31,12 @@ afterEach(async () => {
   await rm(temporary, {recursive: true, force: true})
 })
 
-/** Ends the program as a power cut would. */
-async function kill({child}: Running): Promise<void> {
+/** Ends the program as a power cut would, as soon as `moment` has come. */
+async function killAt(moment: Promise<void>, {child, finished}: Running): Promise<void> {
+  const early = finished.then(({stderr}) => {
+    throw new Error(`It ended by itself: ${stderr}`)
+  })
+  await Promise.race([moment, early])
   const gone = once(child, 'close')
   child.kill('SIGKILL')
   await gone
@@ -113,8 +117,7 @@ describeWith([], 'a conversion that is killed', () => {
       registry.inject({method: 'GET', url: /blobs/}, {kind: 'stall', afterBytes}, 9)
       const arrived = requested('GET', /blobs/, requests)
       const running = user.start(...convert('app:esgz'))
-      await arrived
-      await kill(running)
+      await killAt(arrived, running)
       registry.heal()
       expect(await succeed('image', 'ls', '-q')).toBe('')
       expect(await succeed(...convert('app:esgz'))).toBe(expected)
@@ -129,8 +132,7 @@ describeWith([], 'a conversion that is killed', () => {
     registry.inject({method: 'PUT', url: /uploads/}, {kind: 'stall', afterBytes: 100_000}, 9)
     const arrived = requested('PUT', /uploads/, 1)
     const running = user.start(...convert(target))
-    await arrived
-    await kill(running)
+    await killAt(arrived, running)
     registry.heal()
     expect(registry.manifest('app', 'esgz')).toBeUndefined()
     const digest = await succeed(...convert(target))
@@ -144,8 +146,7 @@ describeWith([], 'a conversion that is killed', () => {
     registry.inject({method: 'GET', url: /blobs/}, {kind: 'stall', afterBytes: 200_000}, 9)
     const arrived = requested('GET', /blobs/, 3)
     const running = user.start(...convert('app:esgz'))
-    await arrived
-    await kill(running)
+    await killAt(arrived, running)
     registry.heal()
     expect(await succeed('image', 'ls')).toBe(before)
     await succeed('image', 'export', '--all-platforms', join(temporary, 'image.tar'), 'app:esgz')
