@@ -8,7 +8,7 @@ import type {DirectoryNode} from '../vfs/file-tree.ts'
 import type {LayerRequest} from './labels.ts'
 import {type LayerParser, type ParsedLayer, type ParseTask, parseTree} from './parse-layer.ts'
 import type {LayerCache, LayerOrigin, LayerRecord} from './ports.ts'
-import type {Resolver} from './resolver.ts'
+import type {ResolvedLayer, Resolver} from './resolver.ts'
 
 /** What is to be opened. */
 export interface LayerIdentity {
@@ -66,15 +66,28 @@ export function createLayerOpener(options: LayerOpenerOptions): LayerOpener {
 
   async function openRemote(layer: LayerIdentity, call: CallOptions): Promise<OpenedLayer> {
     const {key, request} = layer
-    const started = performance.now()
-    const {blob, externalToc} = await options.resolver.resolve(request, call)
+    const {blob, externalToc} = await resolve(request, call)
     const resolved = performance.now()
-    observer.event('metadataFetched', {layer: request.digest, part: 'toc', durationMs: resolved - started})
     const record = {blobDigest: request.digest, blobSize: blob.size, tail: blob.tail(), externalToc}
     const parsed = await options.parse(taskOf(layer, record, wantsImages))
     observer.event('tocParsed', {layer: request.digest, durationMs: performance.now() - resolved})
     await cache.add(key, record)
     return keepImage(layer, parsed, blob.whole)
+  }
+
+  async function resolve(request: LayerRequest, call: CallOptions): Promise<ResolvedLayer> {
+    const started = performance.now()
+    let bytes = 0
+    try {
+      const resolved = await options.resolver.resolve(request, call)
+      bytes = resolved.blob.tail().length
+      return resolved
+    } finally {
+      const durationMs = performance.now() - started
+      const {digest: layer} = request
+      observer.event('requested', {layer, cause: 'metadata', durationMs, bytes, failed: bytes === 0})
+      observer.event('metadataFetched', {layer, part: 'toc', durationMs})
+    }
   }
 
   async function keepImage(
