@@ -504,19 +504,6 @@ static napi_value js_lutimes(napi_env env, napi_callback_info info)
 	return errno_value(env, system_lutimes(path, seconds, (long)nanoseconds));
 }
 
-// punchHole(fd, offset, size): errno
-static napi_value js_punch_hole(napi_env env, napi_callback_info info)
-{
-	napi_value args[MAX_ARGS];
-	int32_t fd;
-	int64_t offset, size;
-	if (!get_args(env, info, args, 3) || napi_get_value_int32(env, args[0], &fd) != napi_ok ||
-	    napi_get_value_int64(env, args[1], &offset) != napi_ok ||
-	    napi_get_value_int64(env, args[2], &size) != napi_ok)
-		return bad_arguments(env, NULL);
-	return errno_value(env, system_punch_hole(fd, offset, size));
-}
-
 // sendDatagram(path, bytes): errno
 static napi_value js_send_datagram(napi_env env, napi_callback_info info)
 {
@@ -626,7 +613,6 @@ NAPI_MODULE_INIT()
 		{"lsetxattr", js_lsetxattr},
 		{"lutimes", js_lutimes},
 		{"dropCache", js_drop_cache},
-		{"punchHole", js_punch_hole},
 		{"trimMemory", js_trim_memory},
 		{"sendDatagram", js_send_datagram},
 		{"makeInterruptible", js_make_interruptible},

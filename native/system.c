@@ -5,7 +5,6 @@
 #include <malloc.h>
 #endif
 #include <fcntl.h>
-#include <linux/falloc.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -63,11 +62,6 @@ void system_trim_memory(void)
 #ifdef __GLIBC__
 	malloc_trim(0);
 #endif
-}
-
-int system_punch_hole(int fd, int64_t offset, int64_t size)
-{
-	return errno_of(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, size));
 }
 
 // Closes *fd when it leaves its scope; errno stays what it was.

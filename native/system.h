@@ -17,8 +17,6 @@ int system_lutimes(const char *path, int64_t seconds, long nanoseconds);
 int system_drop_cache(int fd);
 // Gives memory that has been freed back to the system, where the C library keeps it.
 void system_trim_memory(void);
-// Frees the disk blocks of a range, which then reads as zeros.
-int system_punch_hole(int fd, int64_t offset, int64_t size);
 // One datagram to the unix socket at `path` (`@name`: in the abstract namespace); waits 5 seconds for a full queue.
 int system_send_datagram(const char *path, const void *bytes, size_t size);
 

@@ -34,7 +34,7 @@ const ADAPTER_EXCEPTIONS: Readonly<Record<string, readonly string[]>> = {
   // Both mount through the addon's system calls.
   mount: ['native'],
   // What a lazy device has is told by the layer cache's bitmaps, which workers read.
-  fuse: ['native', 'mount', 'cache'],
+  fuse: ['native', 'mount'],
   tracer: ['native'],
   // An image root file system is extracted or mounted.
   rootfs: ['mount', 'native'],

@@ -65,7 +65,6 @@ export interface Addon {
   lutimes(path: Uint8Array, seconds: number, nanoseconds: number): number
   dropCache(fd: number): number
   trimMemory(): void
-  punchHole(fd: number, offset: number, size: number): number
   sendDatagram(path: Uint8Array, bytes: Uint8Array): number
   /** These two return a positive result, or an errno below 0. */
   makeInterruptible(): number

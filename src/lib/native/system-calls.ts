@@ -57,11 +57,6 @@ export function dropCache(fd: number): void {
   check(requireAddon().dropCache(fd), 'drop the cache of a file')
 }
 
-/** Frees the disk blocks of a range of the open file `fd`, which then reads as zeros; its size stays (fallocate(2)). */
-export function punchHole(fd: number, offset: number, size: number): void {
-  check(requireAddon().punchHole(fd, offset, size), `punch a hole of ${size} bytes at ${offset}`)
-}
-
 /**
  * Sends one datagram to a unix socket, as sd_notify(3) does; `@name` is in the abstract namespace. Waits up to 5 seconds
  * where the receiver's queue is full. Throws `not-found` or `unavailable` when nobody is there.
