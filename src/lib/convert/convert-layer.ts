@@ -73,10 +73,15 @@ export async function convertLayer(
   options: ConvertLayerOptions,
 ): Promise<ConvertedBlob> {
   const {descriptor} = source
+  let readBytes = 0
   const spooling = {
     ...options,
     maxUncompressedSize: options.maxUncompressedSize ?? defaultMaxUncompressedSize(descriptor.size),
-    onBytes: (doneBytes: number) => options.onBytes?.(Math.floor(doneBytes * READING_SHARE)),
+    onBytes: (doneBytes: number) => {
+      // A source that cannot be taken apart after all is read again.
+      readBytes = Math.max(readBytes, doneBytes)
+      options.onBytes?.(Math.floor(readBytes * READING_SHARE))
+    },
   }
   await using layer = (await spoolMembers(source, spooling)) ?? (await spoolLayer(source, spooling))
   const chunkSize = options.chunkSize || DEFAULT_CHUNK_SIZE
