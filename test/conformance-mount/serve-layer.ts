@@ -27,7 +27,7 @@ Object.assign(device, {
     return read(...args)
   },
 })
-mkdirSync(join(directory, 'layer'), {recursive: true})
+makeMountpoint(join(directory, 'layer'))
 await backend.mount(mountableLayer(directory, layer, device), join(directory, 'layer'), {})
 backend.resume()
 process.stdout.write('ready\n')
@@ -36,3 +36,12 @@ process.stdin.resume().on('end', async () => {
   await backend.close('unmount')
   process.exit(0)
 })
+
+/** Asks nothing of what may be mounted there: only this process could answer. */
+function makeMountpoint(path: string): void {
+  try {
+    mkdirSync(path)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
+  }
+}
