@@ -10,7 +10,7 @@ import {type FuseRequest, OPCODE, parseInterrupt, parseRequest} from './protocol
 import {createReplier, EIO, lengthWithin} from './reply.ts'
 import type {HandlerKind, RequestHost, TableEntry} from './request-handler.ts'
 import type {FuseLog, LazyDevice} from './session.ts'
-import type {StateFiles} from './tree-handler.ts'
+import type {StateFiles} from './tree-answers.ts'
 
 const {EINTR} = constants.errno
 

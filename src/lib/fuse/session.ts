@@ -10,7 +10,7 @@ import {type Connection, type ConnectionOptions, openConnection} from './connect
 import {createDeferredRequests} from './deferred-requests.ts'
 import {encodeResend} from './protocol.ts'
 import type {HandlerKind, SharedDevice, TableEntry} from './request-handler.ts'
-import type {StateFiles} from './tree-handler.ts'
+import type {StateFiles} from './tree-answers.ts'
 import {startWorkers} from './worker-pool.ts'
 
 /** What serves one lazy device. */

@@ -69,3 +69,11 @@ export function stateFileAttributes(layerId: number, {bytes, mtimeSeconds}: Stat
   const nodeId = nodeIdOfInode(layerId, STATE_FILE)
   return {...OURS, nodeId, size: bytes.length, mode: TYPE_FILE | 0o400, links: 1, mtimeSeconds}
 }
+
+/** What LOOKUP says of a name that is not there. */
+export const NO_ENTRY: FuseAttributes = {...OURS, nodeId: 0, size: 0, mode: 0, links: 0}
+
+/** Makes the kernel ask again for attributes of something that changes; `at` is where their validity stands. */
+export function forgetAttributes(body: Buffer, at: number): void {
+  body.writeBigUInt64LE(0n, at)
+}
