@@ -87,12 +87,13 @@ it('is for callers who ask for it', async () => {
   expect(Buffer.compare(await readBlob(store.content, BLOB), BYTES)).toBe(0)
 })
 
-it('starts anew when somebody else has taken it up', async () => {
-  const {store} = await openAfter(BYTES.subarray(0, 2_000_000))
+it('starts anew when somebody else has taken it up, and leaves it to them', async () => {
+  const {store, space, name} = await openAfter(BYTES.subarray(0, 2_000_000))
   await using _store = store
   await using _ = await store.lease()
   fake.failNext('Content.Write', 14, 'ref locked')
   await copyBlob(await source(), store.content, BLOB)
+  expect([...space.ingests.keys()]).toEqual([name])
   expect(Buffer.compare(await readBlob(store.content, BLOB), BYTES)).toBe(0)
 })
 

@@ -46,11 +46,17 @@ export async function openContentWriter(
     try {
       return await openIngest(client, lease, abandoned, hint, options)
     } catch (error) {
-      // Somebody else has taken it up, or it is gone.
+      // Somebody else has taken it up, whom it must not be taken from, or it is gone.
       if (!hasCode(error, 'unavailable', 'not-found')) throw error
     }
   }
-  return openIngest(client, lease, ingestName(hint.digest), hint, options)
+  const own = ingestName(hint.digest)
+  try {
+    return await openIngest(client, lease, own, hint, options)
+  } catch (error) {
+    await abort(client, own)
+    throw error
+  }
 }
 
 async function openIngest(
@@ -75,7 +81,6 @@ async function openIngest(
   } catch (error) {
     call.cancel()
     if (hasCode(error, 'already-exists')) return createCheckingWriter(client, lease)
-    await abort(client, ref)
     throw error
   }
 }
