@@ -36,7 +36,7 @@ for (const backend of ['erofs', 'fuse'] as const) {
         await expect.poll(isAsked, PATIENTLY).toBe(true)
       } finally {
         running.child.kill('SIGINT')
-        registry.heal()
+        await running.finished.finally(registry.heal)
       }
       expect((await running.finished).exitCode).toBe(130)
       expect(await ctr(namespace, 'images', 'ls', '-q')).toBe('')
