@@ -134,24 +134,24 @@ async function* decompress({
 
 /** The same bytes in pieces of `BATCH_SIZE`, of which only the last may be smaller; of no bytes one empty piece. */
 async function* batchesOf(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
-  let batch = new Uint8Array(BATCH_SIZE)
+  let parts: Uint8Array[] = []
   let filled = 0
   let isFirst = true
   for await (const chunk of chunks) {
     for (let at = 0; at < chunk.length; ) {
       const part = chunk.subarray(at, at + BATCH_SIZE - filled)
-      batch.set(part, filled)
+      parts.push(part)
       filled += part.length
       at += part.length
       if (filled === BATCH_SIZE) {
-        yield batch
-        batch = new Uint8Array(BATCH_SIZE)
+        yield Buffer.concat(parts)
+        parts = []
         filled = 0
         isFirst = false
       }
     }
   }
-  if (filled > 0 || isFirst) yield batch.subarray(0, filled)
+  if (filled > 0 || isFirst) yield Buffer.concat(parts)
 }
 
 /** Members of `MEMBER_SIZE` bytes each: cut by position alone, so that the output is a function of the input. */
