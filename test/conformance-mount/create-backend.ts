@@ -17,8 +17,6 @@ import type {SampleLayer} from './sample-layer.ts'
 
 export type BackendKind = 'erofs' | 'fuse'
 
-export const BACKENDS: readonly BackendKind[] = ['erofs', 'fuse']
-
 export interface BackendSettings {
   readonly directory: string
   readonly opaque?: OpaqueMarks | undefined

@@ -3,7 +3,7 @@
 import {mkdir, open, writeFile} from 'node:fs/promises'
 import {join} from 'node:path'
 import {gunzipSync} from 'node:zlib'
-import {describe, expect, it, onTestFinished} from 'vitest'
+import {expect, it, onTestFinished} from 'vitest'
 import {GZIP_DECOMPRESSORS} from '../../src/lib/estargz/decompressor.ts'
 import {digestOf} from '../../src/lib/io/sha256.ts'
 import {createLayerParser} from '../../src/lib/layer/parse-layer.ts'
@@ -16,9 +16,9 @@ import {entriesOf} from '../support/layers.ts'
 import {lazyLayerOf, openTestCache, openTestData, prepareLayer, watchedBlob} from '../support/lazy-layers.ts'
 import {describeWith} from '../support/requires.ts'
 import {archive, directory, member, pax} from '../support/tar.ts'
-import {BACKENDS, createBackend} from './create-backend.ts'
+import {createBackend} from './create-backend.ts'
 import {describeTree, type TreeDescription} from './describe-tree.ts'
-import {mountDirectory} from './open-backend.ts'
+import {describeBackends, mountDirectory} from './open-backend.ts'
 import {CAPABILITY} from './rich-tree.ts'
 import {pattern} from './sample-layer.ts'
 
@@ -59,7 +59,7 @@ async function plainCopy(base: string): Promise<TreeDescription> {
 }
 
 describeWith(['root', 'getfattr'], 'an eStargz layer', () => {
-  describe.each(BACKENDS)('through %s', kind => {
+  describeBackends(kind => {
     it('is the tree of its tar, without landmark and TOC', async () => {
       const base = await mountDirectory()
       const prepared = await prepareLayer(TAR, CONTENTS, {chunkSize: 50_000, prioritizedPaths: ['etc/first']})

@@ -2,17 +2,28 @@
 // everything down when the test ends.
 
 import {mkdir} from 'node:fs/promises'
+import {tmpdir} from 'node:os'
 import {join} from 'node:path'
-import {onTestFinished} from 'vitest'
+import {describe, onTestFinished} from 'vitest'
 import type {OpaqueMarks} from '../../src/lib/fuse/tree-encode.ts'
 import type {MountableLayer, MountBackend} from '../../src/lib/layer/ports.ts'
+import {canMountErofs} from '../../src/lib/mount/mount-erofs.ts'
 import {unmountBelow} from '../../src/lib/mount/mounts.ts'
 import {temporaryDirectory} from '../support/temporary.ts'
 import {type BackendKind, createBackend, deviceName, mountableLayer} from './create-backend.ts'
 import {createSampleDevice, type SampleDevice} from './sample-device.ts'
 import type {SampleLayer} from './sample-layer.ts'
 
-export {BACKENDS} from './create-backend.ts'
+const hasErofs = process.getuid?.() === 0 && (await canMountErofs(tmpdir()))
+
+/** A suite for each backend; where the kernel cannot have one, it is skipped under a name that says so. */
+export function describeBackends(body: (kind: BackendKind) => void): void {
+  describe('through fuse', () => body('fuse'))
+  if (hasErofs) describe('through erofs', () => body('erofs'))
+  else
+    describe.skip('through erofs (not run: this kernel mounts no EROFS images from files)', () =>
+      body('erofs'))
+}
 
 export interface MountedLayer {
   readonly path: string

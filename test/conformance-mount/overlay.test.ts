@@ -1,14 +1,14 @@
 import {readFileSync} from 'node:fs'
 import {chmod, mkdir} from 'node:fs/promises'
 import {join} from 'node:path'
-import {describe, expect, it, onTestFinished} from 'vitest'
+import {expect, it, onTestFinished} from 'vitest'
 import {runCommand, runCommandOrThrow} from '../../src/lib/io/run-command.ts'
 import {digestOf} from '../../src/lib/io/sha256.ts'
 import {unmountBelow} from '../../src/lib/mount/mounts.ts'
 import {opaqueDirectory, plainDirectory, whiteoutNode} from '../../src/lib/vfs/file-tree.ts'
 import {describeWith} from '../support/requires.ts'
 import {describeTree} from './describe-tree.ts'
-import {BACKENDS, openBackend, type TestBackend} from './open-backend.ts'
+import {describeBackends, openBackend, type TestBackend} from './open-backend.ts'
 import {CAPABILITY, richLayer} from './rich-tree.ts'
 import {createLayerBuilder, directory, node, type SampleLayer} from './sample-layer.ts'
 
@@ -107,7 +107,7 @@ const MERGED = [
 ]
 
 describeWith(['root', 'getfattr'], 'lazily mounted layers under overlayfs', () => {
-  describe.each(BACKENDS)('through %s', kind => {
+  describeBackends(kind => {
     async function stacked(backend: TestBackend, options: readonly string[] = []) {
       const lower = await backend.mount(lowerLayer(), 'lower')
       const upper = await backend.mount(upperLayer(), 'upper-layer')
@@ -223,6 +223,21 @@ describeWith(['root', 'getfattr'], 'lazily mounted layers under overlayfs', () =
       expect(await shell(merged, 'ls; echo x > null; wc -c < null')).toBe('null\n0')
     })
 
+    it('keep a mark for user namespaces that an opaque directory has itself', async () => {
+      const backend = await openBackend(kind)
+      const {file, layer} = createLayerBuilder()
+      const mark = new Map([['user.overlay.opaque', Buffer.from('y')]])
+      const upper = await backend.mount(
+        layer(
+          directory({hidden: {...plainDirectory(), xattrs: mark, children: new Map([['upper', file('u')]])}}),
+        ),
+        'upper-layer',
+      )
+      const lower = await backend.mount(lowerLayer(), 'lower')
+      const merged = await overlay(backend, [lower.path, upper.path], ['userxattr'])
+      expect(await shell(merged, 'ls hidden')).toBe('upper')
+    })
+
     it('stack as deep as images do', async () => {
       const backend = await openBackend(kind)
       const paths: string[] = []
@@ -252,20 +267,5 @@ describeWith(['root', 'getfattr'], 'lazily mounted layers under overlayfs', () =
       const merged = await overlay(backend, [lower.path, upper.path], options)
       expect(await shell(merged, 'ls hidden')).toBe('upper')
     }
-  })
-
-  it("keep the user's mark of an opaque directory on EROFS, too", async () => {
-    const backend = await openBackend('erofs')
-    const {file, layer} = createLayerBuilder()
-    const mark = new Map([['user.overlay.opaque', Buffer.from('y')]])
-    const upper = await backend.mount(
-      layer(
-        directory({hidden: {...plainDirectory(), xattrs: mark, children: new Map([['upper', file('u')]])}}),
-      ),
-      'upper-layer',
-    )
-    const lower = await backend.mount(lowerLayer(), 'lower')
-    const merged = await overlay(backend, [lower.path, upper.path], ['userxattr'])
-    expect(await shell(merged, 'ls hidden')).toBe('upper')
   })
 })

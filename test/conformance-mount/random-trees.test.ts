@@ -2,7 +2,7 @@
 
 import {mkdir, open, writeFile} from 'node:fs/promises'
 import {join} from 'node:path'
-import {describe, expect, it} from 'vitest'
+import {expect, it} from 'vitest'
 import {decodeByteText, encodeByteText} from '../../src/lib/io/byte-text.ts'
 import {extractTree} from '../../src/lib/rootfs/extract-tree.ts'
 import {
@@ -14,7 +14,7 @@ import {
 import {createRandom, type Random} from '../support/random.ts'
 import {describeWith} from '../support/requires.ts'
 import {describeTree} from './describe-tree.ts'
-import {BACKENDS, openBackend} from './open-backend.ts'
+import {describeBackends, openBackend} from './open-backend.ts'
 import {type Attributes, createLayerBuilder, directory, node, type SampleLayer} from './sample-layer.ts'
 
 const SEEDS = 4
@@ -88,7 +88,7 @@ function randomAttributes(random: Random): Attributes {
 }
 
 describeWith(['root', 'getfattr'], 'random trees', () => {
-  describe.each(BACKENDS)('through %s', kind => {
+  describeBackends(kind => {
     it('are what plain copies would be', async () => {
       const backend = await openBackend(kind)
       for (let seed = 0; seed < SEEDS; seed++) {

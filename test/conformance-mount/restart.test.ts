@@ -2,12 +2,12 @@ import {type ChildProcess, spawn} from 'node:child_process'
 import {once} from 'node:events'
 import {join} from 'node:path'
 import {createInterface} from 'node:readline'
-import {describe, expect, it, onTestFinished} from 'vitest'
+import {expect, it, onTestFinished} from 'vitest'
 import {runCommandOrThrow} from '../../src/lib/io/run-command.ts'
 import {digestOf} from '../../src/lib/io/sha256.ts'
 import {describeWith} from '../support/requires.ts'
-import {BACKENDS, type BackendKind} from './create-backend.ts'
-import {mountDirectory} from './open-backend.ts'
+import type {BackendKind} from './create-backend.ts'
+import {describeBackends, mountDirectory} from './open-backend.ts'
 import {servedLayer} from './served-layer.ts'
 
 const RESTARTS = 5
@@ -23,7 +23,7 @@ async function startServer(kind: BackendKind, directory: string): Promise<ChildP
 }
 
 describeWith(['root'], 'a layer whose server is killed', () => {
-  describe.each(BACKENDS)('through %s', kind => {
+  describeBackends(kind => {
     it(`is read without an error and without a wrong byte over ${RESTARTS} kills`, async () => {
       const directory = await mountDirectory()
       const layer = servedLayer()

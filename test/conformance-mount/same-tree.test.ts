@@ -1,12 +1,12 @@
 import {mkdir, mkdtemp, open, rm, writeFile} from 'node:fs/promises'
 import {tmpdir} from 'node:os'
 import {join} from 'node:path'
-import {afterAll, beforeAll, describe, expect, it} from 'vitest'
+import {afterAll, beforeAll, expect, it} from 'vitest'
 import {runCommandOrThrow} from '../../src/lib/io/run-command.ts'
 import {extractTree} from '../../src/lib/rootfs/extract-tree.ts'
 import {describeWith} from '../support/requires.ts'
 import {describeTree, type TreeDescription} from './describe-tree.ts'
-import {BACKENDS, openBackend} from './open-backend.ts'
+import {describeBackends, openBackend} from './open-backend.ts'
 import {richLayer} from './rich-tree.ts'
 import {createSampleDevice} from './sample-device.ts'
 import {createLayerBuilder, directory} from './sample-layer.ts'
@@ -28,7 +28,7 @@ describeWith(['root', 'getfattr'], 'a lazily mounted layer', () => {
 
   afterAll(() => rm(base, {recursive: true, force: true}))
 
-  describe.each(BACKENDS)('through %s', kind => {
+  describeBackends(kind => {
     it('is what a plain copy would be: cold, warm, and mounted again', async () => {
       const backend = await openBackend(kind)
       const {path, device} = await backend.mount(layer)
