@@ -24,9 +24,9 @@ interface Daemon extends RemoteSnapshotterOptions {
   readonly address: string | undefined
 }
 
-/** containerd waits up to 3 s between attempts to reach a daemon. */
+/** containerd waits up to 3 s between attempts to reach a daemon; one that restarts needs a moment too. */
 const RETRY_INTERVAL_MS = 500
-const MAX_ATTEMPTS = 10
+const MAX_ATTEMPTS = 20
 
 /** Throws `unsupported` for a store that has no snapshots, and as `findSnapshotter`. */
 export async function openRemoteSnapshotter(
@@ -64,7 +64,8 @@ async function explainLayer(
 
 /**
  * Unpacks as soon as containerd has a connection to the snapshotter's daemon: after a failure it waits some seconds before
- * it tries again, and a daemon that has just been started would look as if it were not there.
+ * it tries again, and a daemon that has just been started would look as if it were not there. One that has mounted layers
+ * and is gone may be restarting; one that never was there is not waited for.
  */
 async function unpackWhenReachable(
   store: ContainerdStore,
@@ -78,13 +79,18 @@ async function unpackWhenReachable(
       throw error
     })
   }
+  let wasThere = false
+  const onLayer: UnpackOptions['onLayer'] = (index, fate) => {
+    wasThere = true
+    image.onLayer?.(index, fate)
+  }
   for (let attempt = 1; ; attempt += 1) {
     try {
-      return await unpackImage(store, {...image, contentReady, snapshotter: name})
+      return await unpackImage(store, {...image, contentReady, onLayer, snapshotter: name})
     } catch (cause) {
       if (cause === fetchFailure || address === undefined || !hasCode(cause, 'unavailable')) throw cause
       const listens = await isListening(address)
-      if (listens && attempt < MAX_ATTEMPTS) {
+      if ((listens || wasThere) && attempt < MAX_ATTEMPTS) {
         await pause(RETRY_INTERVAL_MS, undefined, {signal})
         continue
       }

@@ -31,13 +31,28 @@ for (const backend of ['erofs', 'fuse'] as const) {
       namespace = newNamespace()
       await stage.ctrRemote(namespace, 'image', 'pull', '-q', stage.plain)
       expected = await stage.tree(namespace, 'overlayfs', stage.plain)
-      await stage.ctrRemote(namespace, 'image', 'rpull', stage.lazy)
     })
     afterAll(() => stage?.[Symbol.asyncDispose]())
+
+    it('is waited for by a pull', async () => {
+      const {registry, snapshotter, lazyManifest} = stage
+      const top = {method: 'GET', url: new RegExp(lazyManifest.layers.at(-1)!.digest)}
+      registry.inject(top, {kind: 'stall', afterBytes: 10}, 1000)
+      const pulling = stage.ctrRemote(namespace, 'image', 'rpull', '--json', stage.lazy)
+      pulling.catch(() => {})
+      const mounted = () => snapshotter.log().filter(line => line['remote-snapshot-prepared'] === 'true')
+      await expect.poll(mounted, {timeout: 30_000}).toHaveLength(lazyManifest.layers.length - 1)
+      await snapshotter.stop('SIGKILL')
+      registry.heal()
+      await snapshotter.start()
+      const states = JSON.parse(await pulling).layers.map(({state}: {state: string}) => state)
+      expect(states).toEqual(lazyManifest.layers.map(() => 'lazy'))
+    })
 
     const title = `gives readers what they read, killed ${kills} times meanwhile, and heaps up no mounts`
     it(title, {timeout: 30_000 + kills * 10_000}, async () => {
       const random = createRandom(1)
+      await stage.ctrRemote(namespace, 'image', 'rpull', stage.lazy)
       // Slow enough that a kill meets reads that wait for the registry.
       stage.registry.inject({method: 'GET', url: /\/blobs\//}, {kind: 'slow', delayMs: 2}, 1_000_000)
       await using mounted = await stage.mount(namespace, 'stargz', stage.lazy)
