@@ -1,11 +1,12 @@
 // Writes archives of images: plain members in the order they are given, the same bytes for the same members.
 
-import {type FileHandle, open} from 'node:fs/promises'
-import {readFully} from '../io/file-blob.ts'
+import {once} from 'node:events'
+import {createReadStream} from 'node:fs'
+import type {FileHandle} from 'node:fs/promises'
+import {type Pack, pack} from 'tar-stream'
+import {CodedError} from '../errors/coded-error.ts'
+import {raceAbort} from '../io/race-abort.ts'
 import type {CallOptions} from '../oci/content-store.ts'
-import {encodeHeaderBlock} from '../tar/header.ts'
-import {encodePaxHeader} from '../tar/pax.ts'
-import {BLOCK_SIZE, blockAligned} from '../tar/tar-entry.ts'
 
 /** A member of an archive: bytes, or a whole file of known size. */
 export type MemberToWrite =
@@ -13,10 +14,6 @@ export type MemberToWrite =
   | {readonly name: string; readonly file: string; readonly size: number}
 
 const CHUNK_SIZE = 1024 * 1024
-/** What the 11 octal digits of a ustar size field hold; larger members say their size in a PAX record. */
-const MAX_USTAR_SIZE = 8 ** 11 - 1
-/** POSIX ends an archive with two zero blocks. */
-const END_OF_ARCHIVE = new Uint8Array(2 * BLOCK_SIZE)
 
 /** Writes a tar of `members` at the current position of `output`, which stays open. Names are ASCII, under 100 bytes. */
 export async function writeTar(
@@ -24,32 +21,44 @@ export async function writeTar(
   output: FileHandle,
   options: CallOptions,
 ): Promise<void> {
-  for await (const member of members) {
-    const size = 'bytes' in member ? member.bytes.length : member.size
-    await output.writeFile(encodeHeader(member.name, size))
-    if ('bytes' in member) await output.writeFile(member.bytes)
-    else await copyFile(member.file, size, output, options)
-    await output.writeFile(new Uint8Array(blockAligned(size) - size))
+  const tar = pack()
+  const abort = new AbortController()
+  const signal = options.signal ? AbortSignal.any([options.signal, abort.signal]) : abort.signal
+  const adding = addMembers(tar, members, signal).catch(error => void tar.destroy(error))
+  try {
+    for await (const chunk of tar as AsyncIterable<Uint8Array>) await output.writeFile(chunk)
+  } finally {
+    abort.abort()
+    await adding
   }
-  await output.writeFile(END_OF_ARCHIVE)
 }
 
-function encodeHeader(name: string, size: number): Uint8Array {
-  const header = {name, typeflag: '0', mode: 0o644}
-  if (size <= MAX_USTAR_SIZE) return encodeHeaderBlock({...header, size})
-  const pax = encodePaxHeader(new Map([['size', Buffer.from(String(size))]]))
-  return Buffer.concat([pax, encodeHeaderBlock({...header, size: 0})])
-}
-
-async function copyFile(
-  path: string,
-  size: number,
-  output: FileHandle,
-  {signal}: CallOptions,
+async function addMembers(
+  tar: Pack,
+  members: Iterable<MemberToWrite> | AsyncIterable<MemberToWrite>,
+  signal: AbortSignal,
 ): Promise<void> {
-  await using input = await open(path, 'r')
-  for (let offset = 0; offset < size; offset += CHUNK_SIZE) {
-    signal?.throwIfAborted()
-    await output.writeFile(await readFully(input, offset, Math.min(CHUNK_SIZE, size - offset), `"${path}"`))
+  for await (const member of members) {
+    signal.throwIfAborted()
+    const size = 'bytes' in member ? member.bytes.length : member.size
+    const header = {name: member.name, size, mode: 0o644, mtime: new Date(0)}
+    const written = Promise.withResolvers<void>()
+    const entry = tar.entry(header, error => (error ? written.reject(error) : written.resolve()))
+    // What fails is heard of where it is waited for.
+    entry.on('error', written.reject)
+    written.promise.catch(() => {})
+    if ('bytes' in member) {
+      entry.end(member.bytes)
+    } else {
+      let left = size
+      for await (const chunk of createReadStream(member.file, {highWaterMark: CHUNK_SIZE, signal})) {
+        left -= chunk.length
+        if (left >= 0 && !entry.write(chunk)) await once(entry, 'drain', {signal})
+      }
+      if (left !== 0) throw new CodedError('corrupt', `Cannot archive "${member.file}": its size has changed`)
+      entry.end(undefined)
+    }
+    await raceAbort(written.promise, signal)
   }
+  tar.finalize()
 }

@@ -3,6 +3,7 @@
 
 import {setTimeout as sleep} from 'node:timers/promises'
 import {describeError, hasCode} from '../errors/coded-error.ts'
+import {raceAbort} from '../io/race-abort.ts'
 import {createReadLog} from '../io/read-log.ts'
 import type {CallOptions} from '../oci/content-store.ts'
 import {chunksIn, chunksOfStream} from './chunk-map.ts'
@@ -323,19 +324,5 @@ export function createLazyLayer(options: LazyLayerOptions): LazyLayer {
     prefetchedUnread: prefetches.unread,
     prefetch,
     fill,
-  }
-}
-
-/** `work`, unless `signal` aborts before. */
-async function raceAbort<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (!signal) return work
-  signal.throwIfAborted()
-  const aborted = Promise.withResolvers<never>()
-  const abort = () => aborted.reject(signal.reason)
-  signal.addEventListener('abort', abort, {once: true})
-  try {
-    return await Promise.race([work, aborted.promise])
-  } finally {
-    signal.removeEventListener('abort', abort)
   }
 }
