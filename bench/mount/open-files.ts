@@ -1,16 +1,17 @@
 // Opens files, reads 4 KiB of each and closes it, twice: `node open-files.ts DIRECTORY`. Prints the medians of both passes
 // in microseconds as JSON. A process of its own, as it waits for another that serves the files.
 
-import {closeSync, openSync, readdirSync, readSync} from 'node:fs'
-import {join} from 'node:path'
+import {spawnSync} from 'node:child_process'
+import {closeSync, openSync, readSync} from 'node:fs'
 
 const MAX_FILES = 5000
 
-const root = process.argv[2]!
-const files = readdirSync(root, {recursive: true, withFileTypes: true})
-  .filter(entry => entry.isFile())
-  .map(entry => join(entry.parentPath, entry.name))
-  .slice(0, MAX_FILES)
+// Not by readdir's `recursive`, which follows symlinks, also out of the image.
+const {stdout} = spawnSync('find', [process.argv[2]!, '-type', 'f', '-print0'], {
+  encoding: 'utf8',
+  maxBuffer: 1 << 28,
+})
+const files = stdout.split('\0').filter(Boolean).slice(0, MAX_FILES)
 const buffer = Buffer.alloc(4096)
 
 function pass(): number {
