@@ -10,7 +10,7 @@ import {extractDetachedToc, type OpenLayer, openLayer, readFile} from '../../src
 import {decompressStream} from '../../src/lib/io/decompress.ts'
 import {digestOf} from '../../src/lib/io/sha256.ts'
 import {createBulkCodec} from '../../src/lib/native/bulk-codec.ts'
-import {TOC_DIGEST} from '../../src/lib/oci/annotations.ts'
+import {tocDigestOf} from '../../src/lib/oci/annotations.ts'
 import type {Descriptor} from '../../src/lib/oci/descriptor.ts'
 import type {Digest} from '../../src/lib/oci/digest.ts'
 import {type LayerCompression, layerCompressionOf, OCI_LAYER} from '../../src/lib/oci/media-type.ts'
@@ -183,7 +183,7 @@ export const ORDERED_FORMATS = FORMATS.filter(({isOrdered}) => isOrdered)
 /** Opens a layer as a lazy reader does: by nothing but what the manifest says of the TOC. */
 export async function openBuilt(built: BuiltLayer, bytes = built.bytes): Promise<OpenLayer> {
   const {annotations} = built.descriptor
-  const tocDigest = annotations![TOC_DIGEST] as Digest | undefined
+  const tocDigest = tocDigestOf(annotations) as Digest | undefined
   const {externalToc} = built
   return openLayer(memoryBlob(bytes), {where: 'the layer', tocDigest, annotations, externalToc})
 }

@@ -5,6 +5,7 @@
 
 import type {Compressor} from '../compression/layer-format.ts'
 import {compressPieces, END_OF_ARCHIVE} from '../estargz/compressor.ts'
+import type {LayerPlan} from '../estargz/plan-layer.ts'
 import {digestOf} from '../io/sha256.ts'
 import {OWN_TOC_DIGEST, TOC_DIGEST} from '../oci/annotations.ts'
 import {encodeStargzFooter, type FramePosition} from './footer.ts'
@@ -45,7 +46,7 @@ export function zstdChunkedCompressor(level: number, dialect: ZstdChunkedDialect
             toc,
             blobPieces: [end, ...frames.flatMap(frame => [encodeSkippableHeader(frame.length), frame])],
             tarPieces: [END_OF_ARCHIVE],
-            annotations: annotationsFor(dialect, positions, toc),
+            annotations: annotationsFor(dialect, layer.plan, positions, toc),
           }
         },
         async [Symbol.asyncDispose]() {
@@ -57,14 +58,22 @@ export function zstdChunkedCompressor(level: number, dialect: ZstdChunkedDialect
   }
 }
 
-/** Podman 4 and stargz-snapshotter share some; what verifies the TOC tells Podman 5 and stargz-snapshotter apart. */
-function annotationsFor(dialect: ZstdChunkedDialect, positions: Positions, toc: Uint8Array): Annotations {
-  const tocDigest = digestOf(toc)
-  const own =
-    dialect === 'podman'
-      ? {...encodePositions(positions), [OWN_TOC_DIGEST]: tocDigest}
-      : {[TOC_DIGEST]: tocDigest}
-  return {...own, ...encodeOldPositions(positions)}
+/**
+ * Podman 4 and stargz-snapshotter share some; what verifies the TOC tells Podman 5 and stargz-snapshotter apart. A name that
+ * is not UTF-8 has no place in JSON: Podman would make another of it, or refuse the image, so it must fetch the layer whole.
+ */
+function annotationsFor(
+  dialect: ZstdChunkedDialect,
+  plan: LayerPlan,
+  positions: Positions,
+  toc: Uint8Array,
+): Annotations {
+  const tocDigest = {[dialect === 'podman' ? OWN_TOC_DIGEST : TOC_DIGEST]: digestOf(toc)}
+  if (!plan.entries.every(({entry}) => entry.name.isWellFormed() && entry.linkName.isWellFormed())) {
+    return tocDigest
+  }
+  const own = dialect === 'podman' ? encodePositions(positions) : {}
+  return {...own, ...tocDigest, ...encodeOldPositions(positions)}
 }
 
 /** Where TOC and tar-split are, one skippable frame after the other from `offset` on. */
