@@ -194,6 +194,24 @@ describe('zstd:chunked', () => {
     await run(0, 'verify', '-q', 'listed:1')
   })
 
+  it('takes a record, as eStargz does', async () => {
+    const record = join(directory, 'record.json')
+    await writeFile(record, '{"path":"etc/config"}\n{"path":"etc/other"}\n')
+    const flags = ['--zstdchunked', '--oci', `--zstdchunked-record-in=${record}`]
+    const {stderr} = await run(0, 'convert', '-q', ...flags, source, 'recorded:1')
+    expect(stderr).not.toMatch(/in no layer/)
+    const firsts = (await manifestOf('recorded:1')).layers.map(async ({digest}) => {
+      const {stdout} = await run(0, 'get-toc-digest', '--dump-toc', digest)
+      return JSON.parse(stdout)
+        .entries.slice(0, 2)
+        .map(({name}: {name: string}) => name)
+    })
+    expect(await Promise.all(firsts)).toEqual([
+      ['etc/config', '.prefetch.landmark'],
+      ['etc/other', '.prefetch.landmark'],
+    ])
+  })
+
   it('stays as it is with --reuse, and --format json says so as nerdctl does', async () => {
     await run(0, 'optimize', '-q', '--no-optimize', '--zstdchunked', '--oci', source, 'first:1')
     const {stdout, stderr} = await run(
@@ -217,6 +235,24 @@ describe('zstd:chunked', () => {
 })
 
 describe('eStargz with a minimum size of streams', () => {
+  it('takes a record, as eStargz does', async () => {
+    const record = join(directory, 'record.json')
+    await writeFile(record, '{"path":"etc/config"}\n{"path":"etc/other"}\n')
+    const flags = ['--zstdchunked', '--oci', `--zstdchunked-record-in=${record}`]
+    const {stderr} = await run(0, 'convert', '-q', ...flags, source, 'recorded:1')
+    expect(stderr).not.toMatch(/in no layer/)
+    const firsts = (await manifestOf('recorded:1')).layers.map(async ({digest}) => {
+      const {stdout} = await run(0, 'get-toc-digest', '--dump-toc', digest)
+      return JSON.parse(stdout)
+        .entries.slice(0, 2)
+        .map(({name}: {name: string}) => name)
+    })
+    expect(await Promise.all(firsts)).toEqual([
+      ['etc/config', '.prefetch.landmark'],
+      ['etc/other', '.prefetch.landmark'],
+    ])
+  })
+
   it('stays as it is with --reuse, which the reference cannot do', async () => {
     const sizes = ['--estargz-min-chunk-size', '50000', '--estargz-chunk-size', '1000']
     await run(0, 'convert', '-q', '--estargz', '--oci', ...sizes, source, 'streams:1')
