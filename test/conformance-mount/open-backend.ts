@@ -14,7 +14,8 @@ import {type BackendKind, createBackend, deviceName, mountableLayer} from './cre
 import {createSampleDevice, type SampleDevice} from './sample-device.ts'
 import type {SampleLayer} from './sample-layer.ts'
 
-const hasErofs = process.getuid?.() === 0 && (await canMountErofs(tmpdir()))
+/** Whether this kernel mounts EROFS images from files. */
+export const hasErofs = process.getuid?.() === 0 && (await canMountErofs(tmpdir()))
 
 /** A suite for each backend; where the kernel cannot have one, it is skipped under a name that says so. */
 export function describeBackends(body: (kind: BackendKind) => void): void {

@@ -24,7 +24,7 @@ async function expectLazy(stage: Stage, namespace: string): Promise<void> {
 describeWith(['root', 'containerd', 'ctr', 'runc', REFERENCE], "the reference's ctr-remote", () => {
   let stage: Stage
   beforeAll(async () => {
-    stage = await openStage({backend: 'erofs'})
+    stage = await openStage({backend: 'auto'})
   })
   afterAll(() => stage?.[Symbol.asyncDispose]())
 
@@ -63,7 +63,7 @@ describeWith(['root', 'newer-containerd'], "containerd's transfer service", () =
   let stage: Stage
   beforeAll(async () => {
     stage = await openStage({
-      backend: 'erofs',
+      backend: 'auto',
       programs: NEWER_CONTAINERD,
       containerdConfig: `[[plugins."io.containerd.transfer.v1.local".unpack_config]]
   platform = "linux"

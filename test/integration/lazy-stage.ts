@@ -3,7 +3,7 @@
 
 import {mkdir, mkdtemp} from 'node:fs/promises'
 import {join} from 'node:path'
-import {expect} from 'vitest'
+import {describe, expect} from 'vitest'
 import {mountImage, unmountImage} from '../../src/cli/image-mount.ts'
 import {openContainerdStore} from '../../src/lib/containerd/store.ts'
 import {openLocalStore} from '../../src/lib/layout/local-store.ts'
@@ -13,9 +13,11 @@ import {OCI_MANIFEST} from '../../src/lib/oci/media-type.ts'
 import {hostPlatform} from '../../src/lib/oci/platform.ts'
 import {findImage} from '../../src/lib/transport/store-image.ts'
 import {describeTree, type TreeDescription} from '../conformance-mount/describe-tree.ts'
+import {hasErofs} from '../conformance-mount/open-backend.ts'
 import {stargzPlugin, startContainerd, type TestContainerd} from '../support/containerd.ts'
 import {createUser, type User} from '../support/ctr-remote.ts'
 import {type FaultyRegistry, startFaultyRegistry} from '../support/faulty-registry.ts'
+import {describeWith} from '../support/requires.ts'
 import {readBlob, writeBlob} from '../support/sample-image.ts'
 import {
   snapshotterAddress,
@@ -26,7 +28,7 @@ import {
 import {lazyImage} from './lazy-image.ts'
 
 export interface StageOptions {
-  readonly backend: 'erofs' | 'fuse'
+  readonly backend: 'auto' | 'erofs' | 'fuse'
   /** Further lines of the snapshotter's configuration. */
   readonly config?: string
   /** The directory of containerd's programs; by default they are those of the PATH. */
@@ -58,6 +60,15 @@ export interface Stage extends AsyncDisposable {
   ): Promise<AsyncDisposable & {readonly path: string}>
   /** The tree of an image of a namespace. */
   tree(namespace: string, snapshotter: string, ref: string): Promise<TreeDescription>
+}
+
+/** A suite for each mount backend; where the kernel cannot have one, it is skipped under a name that says so. */
+export function describeBackends(title: string, body: (backend: 'erofs' | 'fuse') => void): void {
+  const needs = ['root', 'containerd', 'ctr', 'runc']
+  describeWith(needs, `${title}, with fuse`, () => body('fuse'))
+  if (hasErofs || process.getuid?.() !== 0) describeWith(needs, `${title}, with erofs`, () => body('erofs'))
+  else
+    describe.skip(`${title}, with erofs (not run: this kernel mounts no EROFS images from files)`, () => {})
 }
 
 /** The layer of `app:mixed` that cannot be lazy. */
