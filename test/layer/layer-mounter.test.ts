@@ -48,6 +48,8 @@ class MemoryOrigin implements LayerOrigin {
 class RecordingBackend implements MountBackend {
   readonly mounted = new Map<string, MountableLayer>()
   readonly released: string[] = []
+  releasing: Promise<void> | undefined
+  onClose = () => {}
   readonly settled: string[] = []
   readonly wantsImages = true
   failure: Error | undefined
@@ -69,11 +71,14 @@ class RecordingBackend implements MountBackend {
 
   async release(name: string) {
     this.released.push(name)
+    await this.releasing
   }
 
   resume() {}
 
-  async close() {}
+  async close() {
+    this.onClose()
+  }
 }
 
 const FILES = archive(directory('bin/'), member({name: 'bin/sh'}, 'shell'), member({name: 'motd'}, 'hello'))
@@ -92,7 +97,7 @@ async function setUp(options: Partial<LayerMounterOptions> = {}, root?: string) 
     decompressors: GZIP_DECOMPRESSORS,
     parse: createLayerParser(GZIP_DECOMPRESSORS),
     codec: createBulkCodec(),
-    queue: createFetchQueue({prefetches: 2, backgrounds: 1, quietMs: 0}),
+    queue: createFetchQueue({prefetches: 2, backgrounds: 1, quietMs: 0, memory: 1 << 28}),
     log: {info: () => {}, debug: () => {}, warn: (_, message) => void warnings.push(message)},
     observer: SILENT_OBSERVER,
     verification: 'required',
@@ -258,6 +263,44 @@ describe('the mounter of layers', () => {
     backend.failure = undefined
     await mounter.mount('/m/1', labelsOf(layer), SIGNAL)
     await mounter.close('unmount')
+  })
+
+  it('opens a layer anew that is just being closed, and serves it then', async () => {
+    const {backend, layer, mounter} = await setUp()
+    await mounter.mount('/m/1', labelsOf(layer), SIGNAL)
+    const first = backend.mounted.get('/m/1')!.device
+    const releasing = Promise.withResolvers<void>()
+    backend.releasing = releasing.promise
+    const unmounting = mounter.unmount('/m/1')
+    await expect.poll(() => backend.released).toHaveLength(1)
+    const mounting = mounter.mount('/m/2', labelsOf(layer), SIGNAL)
+    await new Promise(setImmediate)
+    expect(backend.mounted.size).toBe(0)
+    releasing.resolve()
+    await Promise.all([unmounting, mounting])
+    const second = backend.mounted.get('/m/2')!.device
+    expect(second).not.toBe(first)
+    expect(Buffer.from(await second.read(0, 5, {signal: SIGNAL})).toString()).toBe('shell')
+    await mounter.close('unmount')
+  })
+
+  it('leaves readers who wait to the backend when it ends, instead of failing them', async () => {
+    const {origin, backend, layer, mounter} = await setUp()
+    await mounter.mount('/m/1', labelsOf(layer), SIGNAL)
+    const blob = origin.blobs.get(layer.descriptor.digest)!
+    const asked = Promise.withResolvers<void>()
+    blob.behave = async (_bytes, _offset, {signal}) => {
+      asked.resolve()
+      return new Promise((_, reject) => signal!.addEventListener('abort', () => reject(signal!.reason)))
+    }
+    const order: string[] = []
+    backend.onClose = () => void order.push('backend')
+    const {device} = backend.mounted.get('/m/1')!
+    const read = device.read(0, 5, {signal: SIGNAL}).catch(() => void order.push('reader'))
+    await asked.promise
+    await mounter.close('leave')
+    await read
+    expect(order).toEqual(['backend', 'reader'])
   })
 
   it('fills a layer when it is told to, and needs nobody for it afterwards', async () => {

@@ -287,4 +287,54 @@ describe('a lazy layer', () => {
       expect(Buffer.compare(await readAll(lazyLayerOf(layer, data, blob)), layer.device)).toBe(0)
     }
   })
+
+  it('fetches nothing ahead that it cannot keep', async () => {
+    const {layer, data} = await fresh()
+    await using _ = data
+    const device = await open('/dev/full', 'w')
+    onTestFinished(() => device.close())
+    const full: LayerData = {
+      ...data,
+      fd: device.fd,
+      write: async () => {
+        throw new CodedError('unavailable', 'No space left on device')
+      },
+    }
+    const blob = watchedBlob(layer.bytes)
+    const lazy = lazyLayerOf(layer, full, blob)
+    await expect(lazy.fill({signal: NEVER})).rejects.toMatchObject({code: 'unavailable'})
+    await expect(lazy.prefetch(layer.bytes.length, {signal: NEVER})).rejects.toMatchObject({
+      code: 'unavailable',
+    })
+  })
+
+  it('writes nothing any more once it is closed, whoever had asked for it', async () => {
+    const {layer, data, blob, lazy} = await fresh()
+    await using _ = data
+    const arrived = Promise.withResolvers<void>()
+    const asked = Promise.withResolvers<void>()
+    blob.behave = async bytes => {
+      asked.resolve()
+      await arrived.promise
+      return bytes
+    }
+    const impatient = new AbortController()
+    const read = lazy.read(0, 10, {signal: impatient.signal})
+    await asked.promise
+    impatient.abort()
+    await expect(read).rejects.toMatchObject({name: 'AbortError'})
+    let isClosed = false
+    const closing = lazy.close().then(() => {
+      isClosed = true
+    })
+    await new Promise(setImmediate)
+    expect(isClosed).toBe(false)
+    arrived.resolve()
+    await closing
+    const kept = data.chunks.count()
+    await expect(lazy.read(layer.device.length - 1, 1, {signal: NEVER})).rejects.toMatchObject({
+      code: 'cancelled',
+    })
+    expect(data.chunks.count()).toBe(kept)
+  })
 })

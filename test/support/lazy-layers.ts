@@ -97,7 +97,7 @@ export function lazyLayerOf(
     map: prepared.map,
     data,
     codec: createBulkCodec(),
-    queue: createFetchQueue({prefetches: 2, backgrounds: 1, quietMs: 0}),
+    queue: createFetchQueue({prefetches: 2, backgrounds: 1, quietMs: 0, memory: 1 << 28}),
     observer: SILENT_OBSERVER,
     onComplete: () => {},
     onUncached: () => {},

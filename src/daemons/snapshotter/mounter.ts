@@ -30,6 +30,8 @@ export interface MounterOptions {
 const PREFETCHES = 8
 /** How long nobody must have waited for the network before layers are filled. */
 const QUIET_MS = 1000
+/** Bytes that fetches may hold, all together. */
+const FETCH_MEMORY = 256 << 20
 
 /** Opens cache, registries and mounts below the root directory. */
 export async function createMounter(options: MounterOptions): Promise<RestorableMounter> {
@@ -54,6 +56,7 @@ export async function createMounter(options: MounterOptions): Promise<Restorable
         prefetches: PREFETCHES,
         backgrounds: config.maxConcurrency,
         quietMs: QUIET_MS,
+        memory: FETCH_MEMORY,
       }),
       log,
       observer: options.observer,

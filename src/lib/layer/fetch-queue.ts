@@ -1,17 +1,20 @@
-// Whose turn it is to use the network: reads that somebody waits for at once, then prefetching, then filling.
+// Whose turn it is to use the network and memory: reads that somebody waits for at once, then prefetching, then filling.
 
 import {setTimeout as sleep} from 'node:timers/promises'
 import pLimit from 'p-limit'
+import {raceAbort} from '../io/race-abort.ts'
 import type {CallOptions} from '../oci/content-store.ts'
 
-/** Turns, for all layers together. */
+/** Turns, for all layers together. What is aborted while it waits for its turn is not run. */
 export interface FetchQueue {
   /** Runs `work` now: a process is blocked until it is done. */
   demand<T>(work: () => Promise<T>): Promise<T>
   /** Runs `work` beside others of its kind, a few at a time. */
-  prefetch<T>(work: () => Promise<T>): Promise<T>
+  prefetch<T>(work: () => Promise<T>, options: CallOptions): Promise<T>
   /** Runs `work` when nobody has waited for the network for a while. */
   background<T>(work: () => Promise<T>, options: CallOptions): Promise<T>
+  /** Runs `work`, which takes so many bytes of memory, when that much is free; what takes more than there is, alone. */
+  withMemory<T>(bytes: number, work: () => Promise<T>): Promise<T>
 }
 
 export interface FetchQueueOptions {
@@ -20,6 +23,8 @@ export interface FetchQueueOptions {
   readonly backgrounds: number
   /** How long nothing more urgent must have run before filling goes on, milliseconds. */
   readonly quietMs: number
+  /** Bytes that all work together may take. */
+  readonly memory: number
 }
 
 /** A queue for one daemon. */
@@ -28,6 +33,8 @@ export function createFetchQueue(options: FetchQueueOptions): FetchQueue {
   const backgrounds = pLimit(options.backgrounds)
   let urgent = 0
   let lastUrgent = Number.NEGATIVE_INFINITY
+  let freeMemory = options.memory
+  const waiting: {readonly bytes: number; readonly start: () => void}[] = []
 
   async function urgently<T>(work: () => Promise<T>): Promise<T> {
     urgent++
@@ -39,22 +46,56 @@ export function createFetchQueue(options: FetchQueueOptions): FetchQueue {
     }
   }
 
-  async function quiet({signal}: CallOptions): Promise<void> {
+  /** Milliseconds until filling may go on, if nothing urgent comes. */
+  function noise(): number {
+    return urgent > 0 ? Math.max(1, options.quietMs) : lastUrgent + options.quietMs - performance.now()
+  }
+
+  async function background<T>(work: () => Promise<T>, {signal}: CallOptions): Promise<T> {
     for (;;) {
+      for (let left = noise(); left > 0; left = noise()) await sleep(left, undefined, {signal, ref: false})
       signal?.throwIfAborted()
-      const left = urgent > 0 ? options.quietMs : lastUrgent + options.quietMs - performance.now()
-      if (left <= 0) return
-      await sleep(left, undefined, {signal, ref: false})
+      // Nobody holds a place while he waits for quiet.
+      const turn = backgrounds(async () => {
+        signal?.throwIfAborted()
+        return noise() > 0 ? undefined : {result: await work()}
+      })
+      const done = await raceAbort(turn, signal)
+      if (done) return done.result
+    }
+  }
+
+  function startWaiting(): void {
+    for (let next = waiting[0]; next && next.bytes <= freeMemory; next = waiting[0]) {
+      waiting.shift()
+      freeMemory -= next.bytes
+      next.start()
     }
   }
 
   return {
     demand: urgently,
-    prefetch: work => prefetches(() => urgently(work)),
-    background: (work, call) =>
-      backgrounds(async () => {
-        await quiet(call)
-        return work()
-      }),
+    prefetch: (work, {signal}) =>
+      raceAbort(
+        prefetches(() => {
+          signal?.throwIfAborted()
+          return urgently(work)
+        }),
+        signal,
+      ),
+    background,
+    withMemory: async (wanted, work) => {
+      const bytes = Math.min(wanted, options.memory)
+      await new Promise<void>(start => {
+        waiting.push({bytes, start})
+        startWaiting()
+      })
+      try {
+        return await work()
+      } finally {
+        freeMemory += bytes
+        startWaiting()
+      }
+    },
   }
 }

@@ -134,6 +134,7 @@ export function createLayerMounter(options: LayerMounterOptions): RestorableMoun
     }
   }
 
+  /** Never fails: what goes wrong with it is in the log. */
   function release(layer: SharedLayer): Promise<void> {
     return layers.release(layer, name => backend.release(name))
   }

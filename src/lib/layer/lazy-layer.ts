@@ -2,10 +2,11 @@
 // for all who wait, keeps them, answers.
 
 import {setTimeout as sleep} from 'node:timers/promises'
-import {describeError, hasCode} from '../errors/coded-error.ts'
+import {CodedError, describeError, hasCode} from '../errors/coded-error.ts'
 import {raceAbort} from '../io/race-abort.ts'
 import {createReadLog} from '../io/read-log.ts'
 import type {CallOptions} from '../oci/content-store.ts'
+import type {FetchCause} from '../snapshot/layer-observer.ts'
 import {chunksIn, chunksOfStream} from './chunk-map.ts'
 import {writeChunks} from './chunk-writer.ts'
 import {createDemandWindow} from './demand-window.ts'
@@ -58,6 +59,8 @@ export interface LazyLayer extends LazyDevice {
   prefetch(size: number, options: CallOptions): Promise<void>
   /** Fetches all that is missing, when nothing more urgent is to do. Throws at the end if a stream was damaged. */
   fill(options: CallOptions): Promise<void>
+  /** Ends all fetches; when it resolves, nothing is written any more. Reads of what is missing fail from then on. */
+  close(): Promise<void>
 }
 
 /** Compressed bytes of one request for what will be read soon, and for what perhaps never will. */
@@ -65,8 +68,15 @@ const PREFETCH_REQUEST = 1 << 20
 const FILL_REQUEST = 4 << 20
 /** Most decompressed bytes that one request may bring, if it brings more than one stream. */
 const MAX_REQUEST_OUTPUT = 32 << 20
-/** A fetch that readers wait for is given up after this, milliseconds, if they have not given up before. */
-const DEMAND_TIMEOUT = 300_000
+/** After which a fetch is given up, milliseconds; who waits for it tries again, if he has not given up himself. */
+const TIMEOUTS: Readonly<Record<FetchCause, number>> = {
+  metadata: 60_000,
+  'on-demand': 300_000,
+  prefetch: 120_000,
+  background: 300_000,
+}
+/** A reader waits this long for what is being fetched for nobody in particular; then he asks himself, milliseconds. */
+const OVERTAKE_MS = 5_000
 /** Between attempts to reach a registry for somebody who waits, milliseconds; doubled each time. */
 const MIN_RETRY_DELAY = 250
 const MAX_RETRY_DELAY = 5_000
@@ -80,11 +90,23 @@ interface Fetched extends Pick<StreamContents, 'damaged'> {
   readonly loose: LooseChunks
 }
 
+/** A fetch on its way. */
+interface Fetch {
+  readonly promise: Promise<Fetched>
+  readonly cause: FetchCause
+  /** By `performance.now()`. */
+  readonly started: number
+  readonly abort: AbortController
+}
+
 export function createLazyLayer(options: LazyLayerOptions): LazyLayer {
   const {map, data, queue} = options
   const blocks = createPresentBlocks(map, data.chunks)
   const window = createDemandWindow()
-  const fetching = new Map<number, Promise<Fetched>>()
+  /** By stream; and all that have not ended, because one may have overtaken another. */
+  const fetching = new Map<number, Fetch>()
+  const running = new Set<Fetch>()
+  let isClosed = false
   const outage = createOutage(() => performance.now())
   let isUncached = false
   const counted = {requests: 0, fetchedBytes: 0, keptBytes: 0, totalBytes: 0, presentBytes: 0, errors: 0}
@@ -134,27 +156,54 @@ export function createLazyLayer(options: LazyLayerOptions): LazyLayer {
     return {first, last}
   }
 
-  function start(range: StreamRange, call: FetchCall): Promise<Fetched> {
-    const result = fetchAndKeep(range, call).finally(() => {
-      for (let stream = range.first; stream <= range.last; stream++) fetching.delete(stream)
+  function start(range: StreamRange, cause: FetchCause): Promise<Fetched> {
+    // Not a caller's signal: others may wait for the same bytes.
+    const abort = new AbortController()
+    const timer = setTimeout(() => abort.abort(timedOut(range)), TIMEOUTS[cause]).unref()
+    const promise = fetchAndKeep(range, {signal: abort.signal, cause}).finally(() => {
+      clearTimeout(timer)
+      running.delete(fetch)
+      for (let stream = range.first; stream <= range.last; stream++) {
+        if (fetching.get(stream) === fetch) fetching.delete(stream)
+      }
     })
-    for (let stream = range.first; stream <= range.last; stream++) fetching.set(stream, result)
+    const fetch: Fetch = {promise, cause, started: performance.now(), abort}
+    running.add(fetch)
+    for (let stream = range.first; stream <= range.last; stream++) fetching.set(stream, fetch)
     // Whoever waits hears of it; a fetch that nobody waits for any more may fail unheard.
-    result.catch(() => {})
-    return result
+    promise.catch(() => {})
+    return promise
+  }
+
+  function timedOut({first}: StreamRange): CodedError {
+    return new CodedError(
+      'unavailable',
+      `Cannot fetch byte ${map.streamOffsets[first]} of ${options.where}: it takes too long`,
+    )
   }
 
   async function fetchAndKeep(range: StreamRange, call: FetchCall): Promise<Fetched> {
     try {
-      const {written, chunks, damaged} = await reader.read(range, call)
+      const {written, chunks, damaged} = await queue.withMemory(memoryOf(range), () =>
+        reader.read(range, call),
+      )
       outage.end()
       for (const error of damaged.values()) countError(error)
       note(written)
       return {loose: await keep(chunks), damaged}
     } catch (error) {
-      if (!call.signal?.aborted) countError(error)
-      throw error
+      // An abort has its own reason, whatever was going on.
+      const reason = call.signal?.aborted ? call.signal.reason : error
+      if (!isClosed) countError(reason)
+      throw reason
     }
+  }
+
+  /** What reading streams takes: themselves, and what they decompress to. */
+  function memoryOf({first, last}: StreamRange): number {
+    let bytes = map.streamEnds[last]! - map.streamOffsets[first]!
+    for (let stream = first; stream <= last; stream++) bytes += map.streamSizes[stream]!
+    return bytes
   }
 
   function countError(error: unknown): void {
@@ -196,6 +245,7 @@ export function createLazyLayer(options: LazyLayerOptions): LazyLayer {
       readLog.note(Math.floor(offset / DEVICE_BLOCK_SIZE), Math.floor(end / DEVICE_BLOCK_SIZE), isHit)
     }
     if (isHit) return data.read(offset, length)
+    if (isClosed) throw new CodedError('cancelled', `Cannot read ${options.where}: it is closed`)
     const started = performance.now()
     try {
       const loose = await queue.demand(() => fetchPatiently(first, last, call))
@@ -241,9 +291,7 @@ export function createLazyLayer(options: LazyLayerOptions): LazyLayer {
     if (wanted.size === 0) return NONE
     const streams = [...wanted].sort((a, b) => a - b)
     const size = window.next(map.streamOffsets[streams[0]!]!, map.streamEnds[streams.at(-1)!]!)
-    // Not the caller's signal: others may wait for the same bytes.
-    const demand = (): FetchCall => ({signal: AbortSignal.timeout(DEMAND_TIMEOUT), cause: 'on-demand'})
-    const pending = streams.map(stream => fetching.get(stream) ?? start(rangeFrom(stream, size), demand()))
+    const pending = streams.map(stream => joinable(stream) ?? start(rangeFrom(stream, size), 'on-demand'))
     const results = await raceAbort(Promise.all(pending), call.signal)
     const loose = new Map<number, Uint8Array>()
     for (const [index, result] of results.entries()) {
@@ -251,6 +299,14 @@ export function createLazyLayer(options: LazyLayerOptions): LazyLayer {
       for (const [chunk, bytes] of result.loose) loose.set(chunk, bytes)
     }
     return loose
+  }
+
+  /** What brings `stream` already, unless it is slow and was not started for a reader. */
+  function joinable(stream: number): Promise<Fetched> | undefined {
+    const fetch = fetching.get(stream)
+    if (!fetch || (fetch.cause !== 'on-demand' && performance.now() - fetch.started > OVERTAKE_MS))
+      return undefined
+    return fetch.promise
   }
 
   async function assemble(offset: number, length: number, loose: LooseChunks): Promise<Uint8Array> {
@@ -266,29 +322,30 @@ export function createLazyLayer(options: LazyLayerOptions): LazyLayer {
   }
 
   async function prefetch(size: number, {signal}: CallOptions): Promise<void> {
-    const call: FetchCall = {signal, cause: 'prefetch'}
     const pending: Promise<void>[] = []
     for (let stream = 0; stream < map.streamCount && map.streamOffsets[stream]! < size; ) {
       const range = rangeFrom(stream, PREFETCH_REQUEST)
       stream = range.last + 1
-      pending.push(queue.prefetch(() => fetchWanted(range, call)))
+      pending.push(queue.prefetch(() => fetchWanted(range, signal), {signal}))
     }
-    await Promise.all(pending)
+    for (const result of await Promise.allSettled(pending)) {
+      if (result.status === 'rejected') throw result.reason
+    }
   }
 
   /** Fetches what of `range` nobody has fetched while it waited for its turn. */
-  async function fetchWanted({first, last}: StreamRange, call: FetchCall): Promise<void> {
+  async function fetchWanted({first, last}: StreamRange, signal: AbortSignal | undefined): Promise<void> {
     for (let stream = first; stream <= last; stream++) {
-      call.signal?.throwIfAborted()
+      signal?.throwIfAborted()
       if (!isWanted(stream)) continue
       const range = rangeFrom(stream, PREFETCH_REQUEST, last + 1)
-      await start(range, call)
+      requireKept(await start(range, 'prefetch'))
       stream = range.last
       prefetches.add(range)
     }
   }
 
-  async function fill({signal}: CallOptions): Promise<void> {
+  async function fill(call: CallOptions): Promise<void> {
     const problems: unknown[] = []
     for (let stream = 0; stream < map.streamCount; ) {
       if (!isWanted(stream)) {
@@ -296,20 +353,30 @@ export function createLazyLayer(options: LazyLayerOptions): LazyLayer {
         continue
       }
       const first = stream
-      stream = await queue.background(
-        async () => {
-          if (!isWanted(first)) return first + 1
-          const range = rangeFrom(first, FILL_REQUEST)
-          const {damaged} = await start(range, {signal, cause: 'background'})
-          problems.push(...damaged.values())
-          return range.last + 1
-        },
-        {signal},
-      )
+      stream = await queue.background(async () => {
+        if (!isWanted(first)) return first + 1
+        const range = rangeFrom(first, FILL_REQUEST)
+        const fetched = await start(range, 'background')
+        requireKept(fetched)
+        problems.push(...fetched.damaged.values())
+        return range.last + 1
+      }, call)
     }
     // What others are fetching.
-    await Promise.all(fetching.values())
+    await raceAbort(Promise.all([...running].map(({promise}) => promise)), call.signal)
     if (problems.length > 0) throw problems[0]
+  }
+
+  /** It is of no use to fetch ahead what cannot be kept. */
+  function requireKept({loose}: Fetched): void {
+    if (loose.size > 0) throw new CodedError('unavailable', 'Cannot write to the cache')
+  }
+
+  async function close(): Promise<void> {
+    isClosed = true
+    for (const {abort} of running)
+      abort.abort(new CodedError('cancelled', `Cannot read ${options.where}: it is closed`))
+    await Promise.allSettled([...running].map(({promise}) => promise))
   }
 
   return {
@@ -324,5 +391,6 @@ export function createLazyLayer(options: LazyLayerOptions): LazyLayer {
     prefetchedUnread: prefetches.unread,
     prefetch,
     fill,
+    close,
   }
 }

@@ -2,6 +2,7 @@
 // each would cost round trips of its own.
 
 import type {Decompressor} from '../compression/layer-format.ts'
+import {CodedError} from '../errors/coded-error.ts'
 import {readFooter} from '../estargz/layer-reader.ts'
 import type {CallOptions} from '../oci/content-store.ts'
 import type {LayerRequest} from './labels.ts'
@@ -38,6 +39,8 @@ const DEFAULT_TAIL = 256 << 10
 const MIN_TAIL = 64 << 10
 const MAX_TAIL = 4 << 20
 const TAIL_SHARE = 0.01
+/** A compressed TOC with its footer is never larger: a million files have about 40 MiB. */
+const MAX_TAIL_SIZE = 96 << 20
 
 export function createResolver(options: ResolverOptions): Resolver {
   const {origin, decompressors} = options
@@ -48,6 +51,12 @@ export function createResolver(options: ResolverOptions): Resolver {
     const blob = withTail(opened.blob, opened.tail)
     const {tocOffset} = await readFooter(blob, {...call, where: `layer ${request.digest}`, decompressors})
     if (tocOffset === undefined) return {blob, externalToc: await origin.externalToc(request, call)}
+    if (blob.size - tocOffset > MAX_TAIL_SIZE) {
+      throw new CodedError(
+        'unsupported',
+        `Cannot read layer ${request.digest} lazily: its TOC has ${blob.size - tocOffset} compressed bytes`,
+      )
+    }
     await blob.read(tocOffset, blob.size - tocOffset, call)
     return {blob, externalToc: undefined}
   }

@@ -3,6 +3,7 @@
 import {setTimeout as sleep} from 'node:timers/promises'
 import type {BulkCodec} from '../compression/codec.ts'
 import {CodedError, describeError} from '../errors/coded-error.ts'
+import {raceAbort} from '../io/race-abort.ts'
 import type {CallOptions} from '../oci/content-store.ts'
 import type {LayerObserver} from '../snapshot/layer-observer.ts'
 import type {SnapshotLog} from '../snapshot/ports.ts'
@@ -46,8 +47,8 @@ export interface SharedLayers {
   acquire(request: LayerRequest, options: CallOptions): Promise<SharedLayer>
   /** Closes a layer with its last user; `onClose` runs when nobody will read of it any more. */
   release(layer: SharedLayer, onClose: (name: string) => Promise<void>): Promise<void>
-  /** Ends all fetching; `onIdle` runs when nothing is written any more, and before files are closed. */
-  close(onIdle: () => Promise<void>): Promise<void>
+  /** Ends all: fetching ahead, then `onServed`, which must end all reading, then what is open. */
+  close(onServed: () => Promise<void>): Promise<void>
 }
 
 /** After a fill that failed, milliseconds; doubled each time. */
@@ -68,12 +69,19 @@ export function createSharedLayers(options: SharedLayersOptions): SharedLayers {
   const {cache, log, observer} = options
   const closing = new AbortController()
   const holdings = new Map<string, Promise<Holding>>()
+  /** Layers that are being closed: who wants one of them waits, and opens it anew. */
+  const endings = new Map<string, Promise<void>>()
 
   /** Opened by whoever asks first. */
   async function acquire(request: LayerRequest, call: CallOptions): Promise<SharedLayer> {
     const identity = identify(request, options.verification)
     for (;;) {
       closing.signal.throwIfAborted()
+      const ending = endings.get(identity.key)
+      if (ending) {
+        await raceAbort(ending, call.signal)
+        continue
+      }
       const known = holdings.get(identity.key)
       if (!known) break
       const holding = await known.catch(() => undefined)
@@ -170,6 +178,35 @@ export function createSharedLayers(options: SharedLayersOptions): SharedLayers {
     log.warn({reference, digest, error: describeError(error)}, message)
   }
 
+  /** Closes a layer that has no users. Tells of what goes wrong: nobody could do anything about it. */
+  async function end(
+    {layer, data, fetching, fetched}: Holding,
+    onClose: (name: string) => Promise<void>,
+  ): Promise<void> {
+    fetching.abort()
+    await layer.device.close()
+    await fetched
+    try {
+      await onClose(layer.device.name)
+    } catch (error) {
+      warnOf(layer.request, error, 'cannot release a layer')
+    }
+    await closeData(layer, data)
+  }
+
+  async function closeData({request}: SharedLayer, data: LayerData): Promise<void> {
+    try {
+      await data.sync()
+    } catch (error) {
+      warnOf(request, error, 'cannot sync a layer')
+    }
+    try {
+      await data[Symbol.asyncDispose]()
+    } catch (error) {
+      warnOf(request, error, 'cannot close a layer')
+    }
+  }
+
   return {
     acquire,
     release: async (layer, onClose) => {
@@ -179,22 +216,25 @@ export function createSharedLayers(options: SharedLayersOptions): SharedLayers {
       if (closing.signal.aborted) return
       if (holding?.layer !== layer || --holding.users > 0) return
       holdings.delete(key)
-      holding.fetching.abort()
-      await holding.fetched
-      await onClose(key)
-      await holding.data[Symbol.asyncDispose]()
+      const ended = end(holding, onClose).finally(() => endings.delete(key))
+      endings.set(key, ended)
+      await ended
     },
-    close: async onIdle => {
+    close: async onServed => {
       closing.abort(new CodedError('cancelled', 'The daemon is ending'))
       const open = (await Promise.allSettled(holdings.values())).flatMap(result =>
         result.status === 'fulfilled' ? [result.value] : [],
       )
-      await Promise.all(open.map(({fetched}) => fetched))
-      await onIdle()
-      for (const {data} of open) {
-        await data.sync()
-        await data[Symbol.asyncDispose]()
-      }
+      await Promise.all(endings.values())
+      // First, because readers who wait are left to the next daemon, or told, not failed by the end of what they wait for.
+      await onServed()
+      await Promise.all(
+        open.map(async ({layer, data, fetched}) => {
+          await layer.device.close()
+          await fetched
+          await closeData(layer, data)
+        }),
+      )
     },
   }
 }

@@ -82,7 +82,9 @@ export function createStreamReader(options: StreamReaderOptions): StreamReader {
       }
       await Promise.all(rest.map(take))
     }
-    await Promise.all(batches({first, last}).map(([from, end]) => takeAll(from, end)))
+    // All of them, also when one fails: nothing may be written any more when the caller closes the file.
+    const taken = await Promise.allSettled(batches({first, last}).map(([from, end]) => takeAll(from, end)))
+    for (const result of taken) if (result.status === 'rejected') throw result.reason
     return {written, chunks, damaged}
   }
 
