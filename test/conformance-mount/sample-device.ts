@@ -3,8 +3,8 @@
 import {closeSync, ftruncateSync, openSync, writeSync} from 'node:fs'
 import {join} from 'node:path'
 import {CodedError} from '../../src/lib/errors/coded-error.ts'
-import type {LazyDevice} from '../../src/lib/fuse/session.ts'
 import {createChunkBitmap} from '../../src/lib/io/chunk-bitmap.ts'
+import type {LazyDevice} from '../../src/lib/layer/ports.ts'
 import type {SampleLayer} from './sample-layer.ts'
 
 export interface SampleDevice extends LazyDevice {

@@ -9,8 +9,9 @@ import {
   type DataFileSystemOptions,
   openDataFileSystem,
 } from '../../src/lib/fuse/data-files.ts'
-import type {FuseLog, LazyDevice} from '../../src/lib/fuse/session.ts'
+import type {FuseLog} from '../../src/lib/fuse/session.ts'
 import {type ChunkBitmap, createChunkBitmap} from '../../src/lib/io/chunk-bitmap.ts'
+import type {LazyDevice} from '../../src/lib/layer/ports.ts'
 import {temporaryDirectory} from '../support/temporary.ts'
 
 export const BLOCK = 4096

@@ -3,11 +3,12 @@
 
 import {open} from 'node:fs/promises'
 import {join} from 'node:path'
+import type {LazyDevice} from '../layer/ports.ts'
 import {dropCache} from '../native/system-calls.ts'
 import {nodeIdOf} from './data-handler.ts'
 import type {Keeper} from './keeper.ts'
 import {encodeInvalidateEntry, encodeInvalidateInode, ROOT_NODE} from './protocol.ts'
-import {type FuseLog, type LazyDevice, openSession} from './session.ts'
+import {type FuseLog, openSession} from './session.ts'
 
 export interface DataFileSystemOptions {
   /** An absolute path without symlinks; made when it is not there. */

@@ -5,11 +5,12 @@
 import {readFileSync} from 'node:fs'
 import {constants} from 'node:os'
 import {CodedError, describeError} from '../errors/coded-error.ts'
+import type {LazyDevice} from '../layer/ports.ts'
 import {createHandler} from './handlers.ts'
 import {type FuseRequest, OPCODE, parseInterrupt, parseRequest} from './protocol.ts'
 import {createReplier, EIO, lengthWithin} from './reply.ts'
 import type {HandlerKind, RequestHost, TableEntry} from './request-handler.ts'
-import type {FuseLog, LazyDevice} from './session.ts'
+import type {FuseLog} from './session.ts'
 import type {StateFiles} from './tree-answers.ts'
 
 const {EINTR} = constants.errno

@@ -5,32 +5,13 @@ import {closeSync, openSync, write, writeSync} from 'node:fs'
 import {promisify} from 'node:util'
 import pLimit from 'p-limit'
 import {CodedError, describeError} from '../errors/coded-error.ts'
-import type {ReadLogMemory} from '../io/read-log.ts'
+import type {LazyDevice} from '../layer/ports.ts'
 import {type Connection, type ConnectionOptions, openConnection} from './connection.ts'
 import {createDeferredRequests} from './deferred-requests.ts'
 import {encodeResend} from './protocol.ts'
 import type {HandlerKind, SharedDevice, TableEntry} from './request-handler.ts'
 import type {StateFiles} from './tree-answers.ts'
 import {startWorkers} from './worker-pool.ts'
-
-/** What serves one lazy device. */
-export interface LazyDevice {
-  /** A file name of `[0-9a-f-]`, the same after every restart: inode numbers derive from it alone. */
-  readonly name: string
-  /** Bytes; a multiple of 4096. */
-  readonly size: number
-  /** The sparse file that blocks which are present are read from. */
-  readonly path: string
-  /** One bit for each block of 4096 bytes, as `wrapChunkBitmap(present, size / 4096)` reads it; set after the bytes are. */
-  readonly present: SharedArrayBuffer
-  /** Where READs that are answered from the sparse file are noted. */
-  readonly readLog?: ReadLogMemory
-  /**
-   * Exactly `length` bytes; fetches, verifies and stores what is missing. Whatever it throws, the reader gets EIO. The
-   * signal aborts when nobody waits any longer; the call must then end soon.
-   */
-  read(offset: number, length: number, call: {readonly signal: AbortSignal}): Promise<Uint8Array>
-}
 
 /** What a session tells its log. */
 export interface FuseLog {

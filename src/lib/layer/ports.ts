@@ -69,16 +69,20 @@ export interface LayerOrigin {
 
 /** A device whose contents come as they are read; see `LazyLayer`. */
 export interface LazyDevice {
-  /** Stable across restarts. */
+  /** A file name of `[0-9a-f-]`, the same after every restart: inode numbers derive from it alone. */
   readonly name: string
-  /** Bytes, a multiple of 4096. */
+  /** Bytes; a multiple of 4096. */
   readonly size: number
-  /** The sparse file with the blocks that are present, and which those are: a `ChunkBitmap` of blocks of 4096 bytes. */
+  /** The sparse file that blocks which are present are read from. */
   readonly path: string
+  /** One bit for each block of 4096 bytes, as `wrapChunkBitmap(present, size / 4096)` reads it; set after the bytes are. */
   readonly present: SharedArrayBuffer
-  /** Where whoever answers reads from the file notes them. */
+  /** Where READs that are answered from the sparse file are noted. */
   readonly readLog?: ReadLogMemory
-  /** Exactly `length` bytes, fetched and verified where they are missing. */
+  /**
+   * Exactly `length` bytes; fetches, verifies and stores what is missing. Whatever it throws, the reader gets EIO. The
+   * signal aborts when nobody waits any longer; the call must then end soon.
+   */
   read(offset: number, length: number, call: {readonly signal: AbortSignal}): Promise<Uint8Array>
 }
 
