@@ -1,7 +1,7 @@
 import {describe, expect, it} from 'vitest'
 import {codeOf, messageOf} from '../../src/lib/errors/coded-error.ts'
 import {indexToc} from '../../src/lib/estargz/index-toc.ts'
-import {encodeToc, parseToc, type TocEntry} from '../../src/lib/estargz/toc.ts'
+import {encodeToc, MAX_TOC_ENTRIES, parseToc, type TocEntry} from '../../src/lib/estargz/toc.ts'
 
 const text = (entries: readonly TocEntry[]) => new TextDecoder().decode(encodeToc(entries))
 const parse = (value: unknown) => parseToc(new TextEncoder().encode(JSON.stringify(value)), 'the TOC')
@@ -122,6 +122,63 @@ describe('a TOC', () => {
       /"xatt/,
     ],
   ])('with %s is refused', (_, run, code, message) => refuse(run, code, message))
+})
+
+describe('a TOC that is parsed in pieces', () => {
+  const bytes = (text: string) => new TextEncoder().encode(text)
+  const entryOf = (index: number) =>
+    `{"name":"f${index}","type":"fifo","modtime":"${'],[{}\\\\\\"'.repeat(99)}"}`
+  const many = Array.from({length: 2000}, (_, index) => entryOf(index)).join(',')
+
+  it('has every entry, in order, whatever their strings contain', () => {
+    const toc = parseToc(
+      bytes(`{"a":[[1],{}],"version":1,"entries":[${many}],"tarSplitDigest":"x"}`),
+      'the TOC',
+    )
+    expect(toc.entries.map(({name}) => name)).toEqual(Array.from({length: 2000}, (_, index) => `f${index}`))
+    expect(toc.tarSplitDigest).toBe('x')
+  })
+
+  it.each([
+    ['ends in a list', `{"version":1,"entries":[${many}`],
+    ['ends in a string', '{"version":1,"entries":[{"name":"'],
+    ['has a comma after the last entry', `{"version":1,"entries":[${many},]}`],
+    ['has a comma after nothing but white space', `{"version":1,"entries":[${' '.repeat(300_000)},{}]}`],
+    ['closes the list as an object', `{"version":1,"entries":[${many}}`],
+    ['goes on after its end', `{"version":1,"entries":[]}]`],
+    ['has two lists', `{"version":1,"entries":[],"entries":[]}`],
+    ['hides a list behind escapes', `{"version":1,"entries":[],"\\u0065ntries":[1]}`],
+  ])('and %s is corrupt', (_, text) => refuse(() => parseToc(bytes(text), 'the TOC'), 'corrupt', /the TOC/))
+
+  it.each([
+    ['ten million lists', `{"version":1,"entries":[${'[],'.repeat(10_000_000)}[]]}`, 'corrupt', /entry 0/],
+    ['lists in lists', `{"version":1,"entries":[${'['.repeat(10_000_000)}`, 'corrupt', /not JSON/],
+    [
+      'a large entry',
+      `{"version":1,"entries":[{"a":[${'[],'.repeat(2_000_000)}[]]}]}`,
+      'unsupported',
+      /entry has more/,
+    ],
+    ['much besides', `{"version":1,"a":[${'[],'.repeat(100_000)}[]],"entries":[]}`, 'unsupported', /besides/],
+    [
+      'a deep version',
+      `{"version":${'['.repeat(9000)}${']'.repeat(9000)},"entries":[]}`,
+      'unsupported',
+      /version/,
+    ],
+  ] as const)('takes little memory to refuse %s', (_, text, code, message) =>
+    refuse(() => parseToc(bytes(text), 'the TOC'), code, message),
+  )
+
+  it('has a limit of entries, and one of extended attributes', () => {
+    const entry = (xattrs: string) => `{"name":"a","type":"fifo"${xattrs}}`
+    const list = (count: number, item: string) =>
+      bytes(`{"version":1,"entries":[${`${item},`.repeat(count - 1)}${item}]}`)
+    refuse(() => parseToc(list(MAX_TOC_ENTRIES + 1, entry('')), 'the TOC'), 'unsupported', /entries/)
+    const names = Array.from({length: 1000}, (_, index) => `"${index}":""`).join(',')
+    const heavy = entry(`,"xattrs":{${names}}`)
+    refuse(() => parseToc(list(MAX_TOC_ENTRIES / 1000 + 1, heavy), 'the TOC'), 'unsupported', /attributes/)
+  })
 })
 
 describe('the index of a TOC', () => {

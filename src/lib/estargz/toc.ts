@@ -3,6 +3,7 @@
 
 import {CodedError} from '../errors/coded-error.ts'
 import type {TarEntryType} from '../tar/tar-entry.ts'
+import {splitToc} from './split-toc.ts'
 
 /** One entry, with the spec's own names. A field that is absent is zero; offsets and sizes are bytes. */
 export interface TocEntry {
@@ -40,10 +41,15 @@ export interface Toc {
   readonly entries: readonly TocEntry[]
 }
 
-/** Largest TOC that we read, in bytes of JSON: about a million files, and below V8's longest string. */
+/** Largest TOC that we read, in bytes of JSON: about a million files. */
 export const MAX_TOC_SIZE = 384 << 20
 /** The tar around it adds a header, padding and the end of an archive. */
 export const MAX_TOC_TAR_SIZE = MAX_TOC_SIZE + 4096
+/**
+ * Most entries that we read, chunks included, and most extended attributes of all of them together. To open a layer takes
+ * up to 2 KB of memory for each, so that a TOC at its limits needs some 2 GB.
+ */
+export const MAX_TOC_ENTRIES = 1_100_000
 
 const TYPES: readonly string[] = ['reg', 'dir', 'symlink', 'hardlink', 'char', 'block', 'fifo', 'chunk']
 
@@ -108,35 +114,66 @@ function escapeForGo(character: string): string {
 }
 
 /**
- * Parses and checks a TOC; `where` names it in the `corrupt` error that a malformed one throws. Whether entries fit the
- * blob and each other is for `indexToc` to say. Unknown fields are dropped.
+ * Parses and checks a TOC; `where` names it in the `corrupt` error that a malformed one throws, and the `unsupported`
+ * one of a TOC beyond the limits. Whether entries fit the blob and each other is for `indexToc` to say. Unknown fields
+ * are dropped. Takes memory for what it returns, and a few times a piece's size.
  */
 export function parseToc(json: Uint8Array, where: string): Toc {
-  if (json.length > MAX_TOC_SIZE) {
-    throw new CodedError('unsupported', `Cannot read ${where}: it is larger than ${MAX_TOC_SIZE} bytes`)
-  }
-  let value: unknown
-  try {
-    value = JSON.parse(new TextDecoder().decode(json))
-  } catch (cause) {
-    throw new CodedError('corrupt', `Cannot read ${where}: it is not JSON`, {cause})
-  }
-  const {version, entries, tarSplitDigest} = isObject(value) ? value : {}
+  if (json.length > MAX_TOC_SIZE) throw tooLarge(where, `it is larger than ${MAX_TOC_SIZE} bytes`)
+  const {frame, pieces} = splitToc(json, where)
+  const value = parseJson(new TextDecoder().decode(frame), where)
+  const {version, entries: list, tarSplitDigest} = isObject(value) ? value : {}
   if (version !== 1) {
-    throw new CodedError(
-      'unsupported',
-      `Cannot read ${where}: its version is ${JSON.stringify(version)}, not 1`,
-    )
+    const found = typeof version === 'number' ? version : `a ${typeof version}`
+    throw new CodedError('unsupported', `Cannot read ${where}: its version is ${found}, not 1`)
   }
-  // Go writes `null` for an empty list.
-  if (entries !== null && !Array.isArray(entries)) {
+  // Go writes `null` for an empty list. A key that is written with escapes is none of ours.
+  if (list !== null && !(Array.isArray(list) && list.length === 0)) {
     throw new CodedError('corrupt', `Cannot read ${where}: it has no list of entries`)
   }
   return {
     version,
     ...(typeof tarSplitDigest === 'string' ? {tarSplitDigest} : {}),
-    entries: (entries ?? []).map((entry, index) => parseEntry(entry, `${where}, entry ${index}`)),
+    entries: list === null ? [] : parseEntries(pieces, where),
   }
+}
+
+function parseEntries(pieces: readonly Uint8Array[], where: string): TocEntry[] {
+  const decoder = new TextDecoder('utf-8', {ignoreBOM: true})
+  const entries: TocEntry[] = []
+  let xattrs = 0
+  for (const piece of pieces) {
+    const values = parseJson(`[${decoder.decode(piece)}]`, where) as unknown[]
+    if (values.length === 0 && pieces.length > 1) throw notJson(where)
+    if (entries.length + values.length > MAX_TOC_ENTRIES) {
+      throw tooLarge(where, `it has more than ${MAX_TOC_ENTRIES} entries`)
+    }
+    for (const value of values) {
+      const entry = parseEntry(value, `${where}, entry ${entries.length}`)
+      if (entry.xattrs) xattrs += Object.keys(entry.xattrs).length
+      entries.push(entry)
+    }
+    if (xattrs > MAX_TOC_ENTRIES) {
+      throw tooLarge(where, `it has more than ${MAX_TOC_ENTRIES} extended attributes`)
+    }
+  }
+  return entries
+}
+
+function parseJson(text: string, where: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch (cause) {
+    throw notJson(where, cause)
+  }
+}
+
+function notJson(where: string, cause?: unknown): CodedError {
+  return new CodedError('corrupt', `Cannot read ${where}: it is not JSON`, {cause})
+}
+
+function tooLarge(where: string, problem: string): CodedError {
+  return new CodedError('unsupported', `Cannot read ${where}: ${problem}`)
 }
 
 function parseEntry(value: unknown, where: string): TocEntry {
