@@ -1,5 +1,6 @@
 // Writing a blob to containerd: one stream of messages to an ingest, several under way at once.
 
+import {setTimeout as sleep} from 'node:timers/promises'
 import {CodedError, hasCode} from '../errors/coded-error.ts'
 import {createDigester} from '../io/sha256.ts'
 import type {BlobWriter, CallOptions, CommitOptions, WriteHint} from '../oci/content-store.ts'
@@ -20,6 +21,10 @@ import type {SessionLease} from './session-lease.ts'
 
 /** Messages sent and not answered yet: enough to hide the round trip, and the bound on memory. */
 const WINDOW = 4
+
+/** Attempts to take up an ingest that is locked, and the pause between them: half a second in all. */
+const ADOPT_ATTEMPTS = 6
+const ADOPT_PAUSE_MS = 100
 
 const STAT = 0
 const COMMIT = 2
@@ -42,20 +47,35 @@ export async function openContentWriter(
   options: CallOptions,
 ): Promise<BlobWriter> {
   const abandoned = hint.resume && hint.digest ? lease.takeAbandoned(hint.digest) : undefined
-  if (abandoned !== undefined) {
-    try {
-      return await openIngest(client, lease, abandoned, hint, options)
-    } catch (error) {
-      // Somebody else has taken it up, whom it must not be taken from, or it is gone.
-      if (!hasCode(error, 'unavailable', 'not-found')) throw error
-    }
-  }
+  const adopted = abandoned && (await adoptIngest(client, lease, abandoned, hint, options))
+  if (adopted) return adopted
   const own = ingestName(hint.digest)
   try {
     return await openIngest(client, lease, own, hint, options)
   } catch (error) {
     await abort(client, own)
     throw error
+  }
+}
+
+/** Opens what a killed process left; undefined when somebody else has taken it up, or it is gone. */
+async function adoptIngest(
+  client: ContainerdClient,
+  lease: SessionLease,
+  ref: string,
+  hint: WriteHint,
+  options: CallOptions,
+): Promise<BlobWriter | undefined> {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await openIngest(client, lease, ref, hint, options)
+    } catch (error) {
+      if (hasCode(error, 'not-found')) return undefined
+      if (!hasCode(error, 'unavailable')) throw error
+      if (attempt === ADOPT_ATTEMPTS) return undefined
+    }
+    // containerd may not have noticed yet that its writer is dead.
+    await sleep(ADOPT_PAUSE_MS, undefined, options.signal ? {signal: options.signal} : {})
   }
 }
 
