@@ -80,14 +80,15 @@ describeWith(['root', 'getfattr'], 'an eStargz layer', () => {
         isComplete: () => false,
         image: async () => {
           const parse = createLayerParser(GZIP_DECOMPRESSORS)
-          const {image} = await parse({
+          const task = {
             where: 'the layer',
             blobSize: prepared.bytes.length,
             tail: prepared.bytes,
             externalToc: undefined,
             tocDigest: undefined,
             wantsImage: true,
-          })
+          }
+          const {image} = await parse(task, {})
           await writeFile(join(base, 'image'), image!)
           return join(base, 'image')
         },

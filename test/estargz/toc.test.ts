@@ -242,4 +242,11 @@ describe('the index of a TOC', () => {
 
   it('is refused with a chunk that no reader could hold', () =>
     refuse(() => index(reg('a', {size: 2 ** 40})), 'unsupported', /larger than/))
+
+  it('is refused with a link that no file system could hold', () =>
+    refuse(
+      () => index({name: 'a', type: 'symlink', linkName: 'x/'.repeat(2049)}),
+      'unsupported',
+      /link is longer/,
+    ))
 })

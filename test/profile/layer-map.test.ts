@@ -94,4 +94,18 @@ describe('entries that cannot be placed', () => {
   refuse('are whiteouts of a parent', '.wh...')
   refuse('are hard links to the root', 'a => /')
   refuse('are those with a NUL', 'a\0b')
+
+  it('are so many below long chains of links that following them would take minutes', () => {
+    const target = (index: number) => 'a/../'.repeat(800) + (index === 37 ? 'd' : `l${index + 1}`)
+    const links = Array.from({length: 38}, (_, index) => entry(`l${index} -> ${target(index)}`))
+    const files = Array.from({length: 2000}, (_, index) => entry(`l0/${index}`))
+    expect(() => createPlacer().placeLayer([...links, ...files])).toThrow(
+      expect.objectContaining({code: 'unsupported'}),
+    )
+    expect(
+      createPlacer()
+        .placeLayer([...links, ...files.slice(100)].slice(0, 138))
+        .at(-1)!.path,
+    ).toBe('d/199')
+  })
 })

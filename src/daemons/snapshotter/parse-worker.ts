@@ -16,7 +16,7 @@ function serve(port: NonNullable<typeof parentPort>): void {
   const parse = createLayerParser(LAYER_FORMATS)
   port.on('message', async (task: ParseTask) => {
     try {
-      const parsed = await parse(task)
+      const parsed = await parse(task, {})
       port.postMessage({parsed} satisfies ParseAnswer, buffersOf(parsed))
     } catch (error) {
       port.postMessage({failure: {code: codeOf(error), message: messageOf(error)}} satisfies ParseAnswer)

@@ -1,6 +1,7 @@
 // A TOC made sense of: which files a layer has and where their chunks are, checked against the blob and each other.
 
 import {CodedError} from '../errors/coded-error.ts'
+import {encodeByteText} from '../io/byte-text.ts'
 import {isDigest} from '../oci/digest.ts'
 import {checkPathLimits, cleanPath} from '../tar/path.ts'
 import {DEFAULT_TAR_LIMITS} from '../tar/tar-entry.ts'
@@ -101,6 +102,10 @@ function placeOf(entry: TocEntry, where: string): {readonly path: string; readon
   const path = cleanPath(entry.name)
   if (path === undefined) throw wrong(described, 'its name leaves the layer')
   checkPathLimits(path, DEFAULT_TAR_LIMITS, described)
+  const {pathSize} = DEFAULT_TAR_LIMITS
+  if (entry.linkName && encodeByteText(entry.linkName).length > pathSize) {
+    throw new CodedError('unsupported', `Cannot use ${described}: its link is longer than ${pathSize} bytes`)
+  }
   return {path, described}
 }
 

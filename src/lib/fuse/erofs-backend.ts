@@ -3,13 +3,14 @@
 
 import type {MountableLayer, MountBackend, MountKind} from '../layer/ports.ts'
 import {mountErofs} from '../mount/mount-erofs.ts'
+import type {CallOptions} from '../oci/content-store.ts'
 import type {DataFileSystem} from './data-files.ts'
 import {countMounts, detachAll, findMount} from './mount-table.ts'
 
 export function createErofsBackend(dataFiles: DataFileSystem): MountBackend {
-  async function mount(layer: MountableLayer, mountpoint: string): Promise<MountKind> {
+  async function mount(layer: MountableLayer, mountpoint: string, options: CallOptions): Promise<MountKind> {
     const {device} = layer
-    const image = await layer.image()
+    const image = await layer.image(options)
     if (dataFiles.adopted && (await findMount(mountpoint))?.type === 'erofs') {
       // It has outlived the last daemon; whether it reads from us cannot be seen, so it may. A second one over it was
       // settled, and the first may still be in use.

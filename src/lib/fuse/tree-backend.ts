@@ -3,6 +3,7 @@
 import {dirname} from 'node:path'
 import type {MountableLayer, MountBackend, MountKind} from '../layer/ports.ts'
 import {MS_BIND, mount as mountSystem} from '../native/system-calls.ts'
+import type {CallOptions} from '../oci/content-store.ts'
 import {detachAll, findMount} from './mount-table.ts'
 import type {OpaqueMarks} from './tree-encode.ts'
 import type {TreeFileSystem} from './tree-file-system.ts'
@@ -12,17 +13,17 @@ export function createTreeBackend(trees: TreeFileSystem, opaque: OpaqueMarks): M
   /** Directories by device. */
   const directories = new Map<string, string>()
 
-  async function directoryOf(layer: MountableLayer): Promise<string> {
+  async function directoryOf(layer: MountableLayer, options: CallOptions): Promise<string> {
     const {device, state} = layer
     const known = directories.get(device.name)
     if (known !== undefined) return known
-    const directory = await trees.add({device, tree: await layer.tree(), opaque, state})
+    const directory = await trees.add({device, tree: await layer.tree(options), opaque, state})
     directories.set(device.name, directory)
     return directory
   }
 
-  async function mount(layer: MountableLayer, mountpoint: string): Promise<MountKind> {
-    const source = await directoryOf(layer)
+  async function mount(layer: MountableLayer, mountpoint: string, options: CallOptions): Promise<MountKind> {
+    const source = await directoryOf(layer, options)
     // It may have outlived the last daemon, unless the file system that it is of has not.
     const [here, there] = [await findMount(mountpoint), await findMount(dirname(source))]
     if (trees.adopted && here && here.device === there?.device) return 'fuse'

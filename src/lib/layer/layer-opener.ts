@@ -23,8 +23,8 @@ export interface LayerIdentity {
 export interface OpenedLayer extends Omit<ParsedLayer, 'image'> {
   readonly blob: BlobSource
   /** The path of its EROFS image. */
-  image(): Promise<string>
-  tree(): Promise<DirectoryNode>
+  image(options?: CallOptions): Promise<string>
+  tree(options?: CallOptions): Promise<DirectoryNode>
 }
 
 export interface LayerOpenerOptions {
@@ -50,12 +50,12 @@ export function createLayerOpener(options: LayerOpenerOptions): LayerOpener {
   const {cache, origin, observer, wantsImages} = options
 
   /** Undefined when the cache does not have the layer, or not soundly. */
-  async function openCached(layer: LayerIdentity): Promise<OpenedLayer | undefined> {
+  async function openCached(layer: LayerIdentity, call: CallOptions): Promise<OpenedLayer | undefined> {
     const record = await cache.find(layer.key)
     if (!record) return undefined
     const wantsImage = wantsImages && !(await cache.hasFile(layer.key, IMAGE_NAME))
     try {
-      const parsed = await options.parse(taskOf(layer, record, wantsImage))
+      const parsed = await options.parse(taskOf(layer, record, wantsImage), call)
       return await keepImage(layer, parsed, origin.blob(layer.request, record.blobSize))
     } catch (error) {
       if (!hasCode(error, 'corrupt', 'unsupported')) throw error
@@ -69,7 +69,7 @@ export function createLayerOpener(options: LayerOpenerOptions): LayerOpener {
     const {blob, externalToc} = await resolve(request, call)
     const resolved = performance.now()
     const record = {blobDigest: request.digest, blobSize: blob.size, tail: blob.tail(), externalToc}
-    const parsed = await options.parse(taskOf(layer, record, wantsImages))
+    const parsed = await options.parse(taskOf(layer, record, wantsImages), call)
     observer.event('tocParsed', {layer: request.digest, durationMs: performance.now() - resolved})
     await cache.add(key, record)
     return keepImage(layer, parsed, blob.whole)
@@ -96,29 +96,33 @@ export function createLayerOpener(options: LayerOpenerOptions): LayerOpener {
     blob: BlobSource,
   ): Promise<OpenedLayer> {
     const {image: made, ...rest} = parsed
-    const imageWith = (image: Uint8Array | undefined) =>
-      cache.file(layer.key, IMAGE_NAME, async () => image ?? (await parseAgain(layer)).image!)
-    if (made) await imageWith(made)
-    return {...rest, blob, image: () => imageWith(undefined), tree: () => treeOf(layer)}
+    if (made) await cache.file(layer.key, IMAGE_NAME, async () => made)
+    return {
+      ...rest,
+      blob,
+      image: (call = {}) =>
+        cache.file(layer.key, IMAGE_NAME, async () => (await parseAgain(layer, call)).image!),
+      tree: (call = {}) => treeOf(layer, call),
+    }
   }
 
-  async function parseAgain(layer: LayerIdentity): Promise<ParsedLayer> {
-    return options.parse(taskOf(layer, await recordOf(layer), true))
+  async function parseAgain(layer: LayerIdentity, call: CallOptions): Promise<ParsedLayer> {
+    return options.parse(taskOf(layer, await recordOf(layer, call), true), call)
   }
 
-  async function treeOf(layer: LayerIdentity): Promise<DirectoryNode> {
-    return parseTree(taskOf(layer, await recordOf(layer), false), options.decompressors)
+  async function treeOf(layer: LayerIdentity, call: CallOptions): Promise<DirectoryNode> {
+    return parseTree(taskOf(layer, await recordOf(layer, call), false), options.decompressors, call)
   }
 
   /** The record of a layer that is open, so that it should be in the cache. */
-  async function recordOf({key, request}: LayerIdentity): Promise<LayerRecord> {
+  async function recordOf({key, request}: LayerIdentity, call: CallOptions): Promise<LayerRecord> {
     const record = await cache.find(key)
     if (record) return record
-    const {blob, externalToc} = await options.resolver.resolve(request, {})
+    const {blob, externalToc} = await options.resolver.resolve(request, call)
     return {blobDigest: request.digest, blobSize: blob.size, tail: blob.tail(), externalToc}
   }
 
-  return {open: async (layer, call) => (await openCached(layer)) ?? (await openRemote(layer, call))}
+  return {open: async (layer, call) => (await openCached(layer, call)) ?? (await openRemote(layer, call))}
 }
 
 function taskOf({request, verify}: LayerIdentity, record: LayerRecord, wantsImage: boolean): ParseTask {

@@ -6,7 +6,7 @@ import type {Decompressor} from '../compression/layer-format.ts'
 import {encodeErofs} from '../erofs/encode-image.ts'
 import {CodedError} from '../errors/coded-error.ts'
 import {type OpenLayer, openLayer} from '../estargz/open-layer.ts'
-import type {BlobSource} from '../oci/content-store.ts'
+import type {BlobSource, CallOptions} from '../oci/content-store.ts'
 import type {Digest} from '../oci/digest.ts'
 import type {DirectoryNode} from '../vfs/file-tree.ts'
 import {type ChunkMap, mapChunks} from './chunk-map.ts'
@@ -40,13 +40,13 @@ export interface ParsedLayer {
   readonly image: Uint8Array | undefined
 }
 
-/** Parses a layer; throws as `openLayer` and `mapChunks` do. */
-export type LayerParser = (task: ParseTask) => Promise<ParsedLayer>
+/** Parses a layer; throws as `openLayer` and `mapChunks` do, and what `signal` says when it is given up. */
+export type LayerParser = (task: ParseTask, options: CallOptions) => Promise<ParsedLayer>
 
-/** The parser, in the thread of the caller. */
+/** The parser, in the thread of the caller, where nothing can interrupt it. */
 export function createLayerParser(decompressors: readonly Decompressor[]): LayerParser {
-  return async task => {
-    const open = await openTail(task, decompressors)
+  return async (task, options) => {
+    const open = await openTail(task, decompressors, options)
     const layout = layOutDevice(open.files.values())
     const map = mapChunks(layout, task.where, task.tocDigest !== undefined)
     const imageOptions = {blockSize: DEVICE_BLOCK_SIZE, dataSize: layout.size} as const
@@ -64,15 +64,21 @@ export function createLayerParser(decompressors: readonly Decompressor[]): Layer
 export async function parseTree(
   task: ParseTask,
   decompressors: readonly Decompressor[],
+  options: CallOptions,
 ): Promise<DirectoryNode> {
-  const {files} = await openTail(task, decompressors)
+  const {files} = await openTail(task, decompressors, options)
   return treeOfToc(files.values(), layOutDevice(files.values()))
 }
 
-function openTail(task: ParseTask, decompressors: readonly Decompressor[]): Promise<OpenLayer> {
+function openTail(
+  task: ParseTask,
+  decompressors: readonly Decompressor[],
+  {signal}: CallOptions,
+): Promise<OpenLayer> {
+  signal?.throwIfAborted()
   const {where, tail, externalToc, tocDigest, blobSize} = task
   const blob = withTail(nothingOf(blobSize, where), tail)
-  return openLayer(blob, {where, tocDigest, decompressors, externalToc})
+  return openLayer(blob, {where, tocDigest, decompressors, externalToc, signal})
 }
 
 /** What lies before the end is not needed here. */

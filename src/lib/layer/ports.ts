@@ -102,8 +102,8 @@ export interface MountableLayer {
   /** True once the device's file has everything. */
   isComplete(): boolean
   /** The path of the EROFS image of its metadata. */
-  image(): Promise<string>
-  tree(): Promise<DirectoryNode>
+  image(options?: CallOptions): Promise<string>
+  tree(options?: CallOptions): Promise<DirectoryNode>
   /** How it is doing now. */
   state(): LayerState
 }

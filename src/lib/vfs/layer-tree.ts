@@ -13,6 +13,12 @@ import {
 } from './file-tree.ts'
 import type {NamedEntry, PlacedEntry} from './placement.ts'
 
+/**
+ * Most directories of a layer that only the names below them tell of: a name may have a thousand, and each takes half a
+ * kilobyte.
+ */
+const MAX_IMPLIED_DIRECTORIES = 500_000
+
 /** What a layer says of one file, in its tar or its TOC. */
 export interface LayerEntry extends NamedEntry, Omit<TreeNode, 'type' | 'dataOffset'> {}
 
@@ -20,7 +26,7 @@ export interface LayerEntry extends NamedEntry, Omit<TreeNode, 'type' | 'dataOff
  * The tree of one layer; a later entry of a place replaces an earlier one. `dataOffsetOf` says where the data of a
  * regular file start, for those that have any. Directories that the layer does not describe
  * are as the topmost of `lower` (lowest first) that has them says, because overlayfs shows the upper layer's attributes
- * of a directory. Throws `corrupt` for a dangling hard link.
+ * of a directory. Throws `corrupt` for a dangling hard link, `unsupported` for too many directories of that kind.
  */
 export function treeOfLayer<Entry extends LayerEntry>(
   entries: Iterable<PlacedEntry<Entry>>,
@@ -28,6 +34,16 @@ export function treeOfLayer<Entry extends LayerEntry>(
   lower: readonly DirectoryNode[] = [],
 ): DirectoryNode {
   let root = impliedDirectory(lower, [])
+  let implied = 0
+  const imply = (parts: readonly string[]): DirectoryNode => {
+    if (++implied > MAX_IMPLIED_DIRECTORIES) {
+      throw new CodedError(
+        'unsupported',
+        `Cannot use a layer that does not describe more than ${MAX_IMPLIED_DIRECTORIES} of its directories`,
+      )
+    }
+    return impliedDirectory(lower, parts)
+  }
   for (const placed of entries) {
     const {path, role, entry} = placed
     if (path === '') {
@@ -35,7 +51,7 @@ export function treeOfLayer<Entry extends LayerEntry>(
       else if (role === 'opaque') root = opaqueDirectory(root)
       continue
     }
-    const {parent, name} = parentOf(root, path, lower)
+    const {parent, name} = parentOf(root, path, imply)
     const existing = parent.children.get(name)
     const node = role === 'node' ? nodeFor(root, placed, existing, dataOffsetOf) : hiding(role, existing)
     if (node) parent.children.set(name, node)
@@ -66,7 +82,7 @@ function hiding(role: 'whiteout' | 'opaque', existing: FileNode | undefined): Fi
 function parentOf(
   root: DirectoryNode,
   path: string,
-  lower: readonly DirectoryNode[],
+  imply: (parts: readonly string[]) => DirectoryNode,
 ): {parent: DirectoryNode; name: string} {
   const parts = path.split('/')
   const name = parts.pop()!
@@ -74,7 +90,7 @@ function parentOf(
   for (const [depth, part] of parts.entries()) {
     let child = parent.children.get(part)
     if (child?.type !== 'dir') {
-      child = impliedDirectory(lower, parts.slice(0, depth + 1))
+      child = imply(parts.slice(0, depth + 1))
       parent.children.set(part, child)
     }
     parent = child

@@ -27,6 +27,11 @@ export interface PlacedEntry<Entry extends NamedEntry = NamedEntry> {
 
 /** Most symbolic links followed for one name: MAXSYMLINKS of Linux. */
 const MAX_LINKS = 40
+/**
+ * Most components of link targets that are gone through for all names of a layer: a chain of long links costs a
+ * millisecond for each name below it. With `lib` being `usr/lib`, two for each.
+ */
+const MAX_LINK_STEPS = 20_000_000
 /** Deepest name accepted: PATH_MAX / 2 components. */
 const MAX_DEPTH = 2048
 
@@ -46,7 +51,7 @@ interface LinkNode {
 
 /** Places layers one after the other, from the lowest. */
 export interface Placer {
-  /** Throws `corrupt` for a name that cannot lie in the tree. */
+  /** Throws `corrupt` for a name that cannot lie in the tree, `unsupported` for links that take too long to follow. */
   placeLayer<Entry extends NamedEntry>(entries: Iterable<Entry>): PlacedEntry<Entry>[]
 }
 
@@ -56,8 +61,9 @@ export function createPlacer(): Placer {
   return {
     placeLayer: entries => {
       const placed = []
+      const links = {root, steps: 0}
       for (const entry of entries) {
-        const place = placeEntry(root, entry)
+        const place = placeEntry(links, entry)
         if (place === undefined) continue
         remember(root, place)
         placed.push(place)
@@ -67,12 +73,18 @@ export function createPlacer(): Placer {
   }
 }
 
-function placeEntry<Entry extends NamedEntry>(root: LinkNode, entry: Entry): PlacedEntry<Entry> | undefined {
+/** The links of an image, and how many components of their targets placing a layer has gone through. */
+interface Links {
+  readonly root: LinkNode
+  steps: number
+}
+
+function placeEntry<Entry extends NamedEntry>(links: Links, entry: Entry): PlacedEntry<Entry> | undefined {
   const parts = partsOf(entry.name)
   if (parts.length === 1 && DESCRIBING.has(parts[0]!)) return undefined
   const base = parts.pop()
   if (base === undefined) return {entry, path: '', role: 'node'}
-  const parent = resolve(root, parts, entry.name)
+  const parent = resolve(links, parts, entry.name)
   const at = (name: string) => [...parent, name].join('/')
   if (base === OPAQUE_MARKER) return {entry, path: parent.join('/'), role: 'opaque'}
   if (base.startsWith(AUFS_PREFIX)) return undefined
@@ -82,15 +94,15 @@ function placeEntry<Entry extends NamedEntry>(root: LinkNode, entry: Entry): Pla
     return {entry, path: at(hidden), role: 'whiteout'}
   }
   if (entry.type !== 'hardlink') return {entry, path: at(base), role: 'node'}
-  return {entry, path: at(base), role: 'node', target: placeTarget(root, entry)}
+  return {entry, path: at(base), role: 'node', target: placeTarget(links, entry)}
 }
 
 /** A hard link names its target as the tar names entries: the last component is not followed. */
-function placeTarget(root: LinkNode, entry: NamedEntry): string {
+function placeTarget(links: Links, entry: NamedEntry): string {
   const parts = partsOf(entry.linkName)
   const base = parts.pop()
   if (base === undefined) throw misplaced(entry.name, 'it is a hard link to the root')
-  return [...resolve(root, parts, entry.linkName), base].join('/')
+  return [...resolve(links, parts, entry.linkName), base].join('/')
 }
 
 /** The components of a name as if the root were `/`: `..` cannot lead out. */
@@ -106,11 +118,12 @@ function partsOf(name: string): string[] {
 }
 
 /** Follows symbolic links in all of `parts`, within the root. */
-function resolve(root: LinkNode, parts: readonly string[], name: string): string[] {
+function resolve(links: Links, parts: readonly string[], name: string): string[] {
+  const {root} = links
   const pending = [...parts].reverse()
   let resolved: string[] = []
   let trail: Array<LinkNode | undefined> = [root]
-  let links = 0
+  let followed = 0
   while (pending.length > 0) {
     const part = pending.pop()!
     if (part === '' || part === '.') continue
@@ -125,12 +138,17 @@ function resolve(root: LinkNode, parts: readonly string[], name: string): string
       trail.push(node)
       continue
     }
-    if (++links > MAX_LINKS) throw misplaced(name, 'the symbolic links on the way form a loop')
+    if (++followed > MAX_LINKS) throw misplaced(name, 'the symbolic links on the way form a loop')
     if (node.link.startsWith('/')) {
       resolved = []
       trail = [root]
     }
-    pending.push(...node.link.split('/').reverse())
+    const target = node.link.split('/')
+    links.steps += target.length
+    if (links.steps > MAX_LINK_STEPS) {
+      throw new CodedError('unsupported', 'Cannot place a layer: its symbolic links take too long to follow')
+    }
+    pending.push(...target.reverse())
   }
   return resolved
 }
