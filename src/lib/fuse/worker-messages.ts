@@ -26,13 +26,14 @@ export const STATE = {
 
 export const STATE_SIZE = 20
 
-export type ToWorker = {readonly put: TableEntry} | {readonly delete: string}
+/** A deletion has a number of its own: the same name may be deleted again before it has been acknowledged. */
+export type ToWorker = {readonly put: TableEntry} | {readonly delete: string; readonly serial: number}
 
 export type FromWorker =
   | {readonly ready: true}
   /** A request that the main thread must answer. */
   | {readonly request: Uint8Array}
-  /** No request that is still being handled uses the entry. */
-  | {readonly deleted: string}
+  /** The serial of a deletion: no request that is still being handled uses the entry. */
+  | {readonly deleted: number}
   /** Something that was answered with EIO. */
   | {readonly problem: string}

@@ -48,8 +48,8 @@ interface Member {
   readonly worker: Worker
   readonly state: Int32Array
   readonly exited: Promise<void>
-  /** What still has to be acknowledged: called with the name of each entry that the worker has let go. */
-  readonly unacknowledged: Map<string, () => void>
+  /** What to call when a deletion has been acknowledged, by its serial. */
+  readonly unacknowledged: Map<number, () => void>
 }
 
 /** Starts the workers; resolves when all of them read requests. */
@@ -59,6 +59,7 @@ export async function startWorkers(options: PoolOptions): Promise<WorkerPool> {
   let stopping = false
   let settled = options.settled
   let replacements = 0
+  let deletions = 0
 
   const post = (member: Member, message: ToWorker): void => {
     member.worker.postMessage(message)
@@ -130,7 +131,8 @@ export async function startWorkers(options: PoolOptions): Promise<WorkerPool> {
     },
     delete: async name => {
       if (!entries.delete(name)) return
-      await Promise.all([...members].map(member => letGo(member, name, post)))
+      const message = {delete: name, serial: ++deletions}
+      await Promise.all([...members].map(member => letGo(member, message, post)))
     },
     settle: () => {
       settled = true
@@ -150,18 +152,18 @@ export async function startWorkers(options: PoolOptions): Promise<WorkerPool> {
 /** Makes a worker forget an entry, also one that is blocked because no request comes. */
 async function letGo(
   member: Member,
-  name: string,
+  message: ToWorker & {readonly serial: number},
   post: (member: Member, message: ToWorker) => void,
 ): Promise<void> {
   let done = false
   const acknowledged = new Promise<void>(resolve => {
-    member.unacknowledged.set(name, () => {
-      member.unacknowledged.delete(name)
+    member.unacknowledged.set(message.serial, () => {
+      member.unacknowledged.delete(message.serial)
       done = true
       resolve()
     })
   })
-  post(member, {delete: name})
+  post(member, message)
   while (!done) {
     interrupt(member)
     await Promise.race([acknowledged, delay(INTERRUPT_INTERVAL_MS)])

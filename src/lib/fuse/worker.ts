@@ -98,7 +98,7 @@ function receiveAll(): void {
       handler.put(message.put)
     } else {
       handler.delete(message.delete)
-      send({deleted: message.delete})
+      send({deleted: message.serial})
     }
   }
 }
