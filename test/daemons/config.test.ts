@@ -73,6 +73,15 @@ listen_path = "/run/cri.sock"
     })
   })
 
+  it.each([
+    [0, 300_000],
+    [-1, 300_000],
+    [1, 1000],
+  ])('with %d seconds to fetch gives readers %d ms', (seconds, expected) => {
+    const {config} = parse(`[blob]\nfetching_timeout_sec = ${seconds}`)
+    expect(config.blob.fetchTimeoutMs).toBe(expected)
+  })
+
   it('measures nothing with no_prometheus', () => {
     expect(parse('metrics_address = "127.0.0.1:1"\nno_prometheus = true').config.metricsAddress).toBe(
       undefined,

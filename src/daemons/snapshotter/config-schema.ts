@@ -6,6 +6,9 @@ import * as z from 'zod'
 /** Longest time that timers can measure, seconds; what is longer is as good as this. */
 const MAX_SECONDS = 2_000_000
 
+/** Seconds. */
+export const DEFAULT_FETCHING_TIMEOUT = 300
+
 const seconds = z.int().transform(value => Math.min(value, MAX_SECONDS))
 const count = z.int().min(0)
 const size = z.int().min(0)
@@ -47,7 +50,8 @@ export const configSchema = z.strictObject({
       valid_interval: seconds.default(60),
       check_always: z.boolean().default(false),
       chunk_size: size.default(50_000),
-      fetching_timeout_sec: seconds.default(300),
+      /** 0 or less: the default, because without time every read of what is missing would fail. */
+      fetching_timeout_sec: seconds.default(DEFAULT_FETCHING_TIMEOUT),
       force_single_range_mode: z.boolean().default(false),
       prefetch_chunk_size: size.default(0),
       max_retries: count.default(5),

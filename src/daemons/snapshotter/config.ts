@@ -6,7 +6,7 @@ import {parse} from 'smol-toml'
 import type * as z from 'zod'
 import {CodedError, hasCode} from '../../lib/errors/coded-error.ts'
 import {isRecord} from '../../lib/oci/descriptor.ts'
-import {type ConfigFile, configSchema} from './config-schema.ts'
+import {type ConfigFile, configSchema, DEFAULT_FETCHING_TIMEOUT} from './config-schema.ts'
 import {type KeyWithoutEffect, keysWithoutEffect} from './config-without-effect.ts'
 
 /** A mirror of `[[resolver.host."HOST".mirrors]]`. */
@@ -32,7 +32,7 @@ export interface SnapshotterConfig {
   readonly allowNoVerification: boolean
   readonly disableVerification: boolean
   readonly blob: {
-    /** How long a reader waits for data at most. */
+    /** How long a reader waits for data at most; never 0. */
     readonly fetchTimeoutMs: number
     readonly retry: {readonly attempts: number; readonly minDelayMs: number; readonly maxDelayMs: number}
   }
@@ -152,7 +152,8 @@ function configOf(file: ConfigFile): SnapshotterConfig {
     allowNoVerification: file.allow_no_verification,
     disableVerification: file.disable_verification,
     blob: {
-      fetchTimeoutMs: blob.fetching_timeout_sec * 1000,
+      fetchTimeoutMs:
+        (blob.fetching_timeout_sec > 0 ? blob.fetching_timeout_sec : DEFAULT_FETCHING_TIMEOUT) * 1000,
       retry: {
         attempts: blob.max_retries + 1,
         minDelayMs: blob.min_wait_msec,
