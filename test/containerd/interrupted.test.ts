@@ -172,7 +172,7 @@ for (const {release, needs, programs} of CONTAINERDS) {
         const command = commands[name]!
         const {namespace, length} = await prepare(command)
         let killed = 0
-        for (const stage of spread(length, breaks).slice(1, -1)) {
+        for (const stage of spread(length, breaks + 1).slice(1, -1)) {
           const running = start(namespace, command.argv())
           stages.at(stage, () => void running.child.kill('SIGKILL'))
           // A conversation of fewer pieces than the first one was over before.
@@ -194,7 +194,7 @@ for (const {release, needs, programs} of CONTAINERDS) {
         const command = commands[name]!
         const {namespace, length} = await prepare(command)
         let died = 0
-        for (const stage of spread(length, breaks).slice(1, -1)) {
+        for (const stage of spread(length, breaks + 1).slice(1, -1)) {
           const running = start(namespace, command.argv())
           stages.at(stage, () => containerd.kill())
           const {exitCode, stderr} = await running.finished

@@ -29,6 +29,9 @@ const INHERITED_PREFIX = 'containerd.io/snapshot/'
 /** Someone else unpacks the same layer: how often we look whether it is there, and try ourselves. */
 const MAX_PREPARE_ATTEMPTS = 3
 
+/** How long an aborted unpacking waits for a snapshot that is being made; a local one takes milliseconds. */
+const PREPARE_GRACE_MS = 3_000
+
 export interface UnpackOptions extends CallOptions {
   readonly snapshotter: string
   readonly manifest: ImageManifest
@@ -224,22 +227,46 @@ async function prepareLayer(
     const key = `extract-ctr-remote-${randomBytes(8).toString('hex')} ${chainId}`
     const request = {snapshotter, key, parent, labels: {...labels, [SNAPSHOT_REF]: chainId}}
     const doing = `prepare the snapshot of the layer ${layer.digest} with "${snapshotter}"`
-    const call = {signal, lease: session.id, doing}
+    using late = lateSignal(signal)
+    const call = {signal: late.signal, lease: session.id, doing}
     // Told beforehand of what the snapshotter may bring, the lease costs no time of its own.
     const [prepared, kept] = await Promise.allSettled([
       client.call(Snapshots.method.prepare, request, call),
       session.keep(`snapshots/${snapshotter}`, chainId, options),
     ])
+    if (signal?.aborted) {
+      await removeSnapshot(store, snapshotter, key)
+      throw signal.reason
+    }
     if (prepared.status === 'fulfilled') return {kind: 'active', key, mounts: prepared.value.mounts}
     const error = prepared.reason
-    // An answer that nobody waited for any more may have made one.
-    if (signal?.aborted) await removeSnapshot(store, snapshotter, key)
     // A remote snapshotter that brings the layer itself says so in this way.
     if (!hasCode(error, 'already-exists')) throw error
     if (kept.status === 'rejected') throw kept.reason
     const present = await readLabels(store, snapshotter, chainId, options)
     if (present) return {kind: 'present', labels: present}
     if (attempt === MAX_PREPARE_ATTEMPTS) throw error
+  }
+}
+
+/**
+ * Aborted a while after `signal`: a call that is abandoned at once may still make what nobody knows of, and could not be
+ * told from one that makes it later.
+ */
+function lateSignal(signal: AbortSignal | undefined): Disposable & {readonly signal: AbortSignal} {
+  const late = new AbortController()
+  let timer: NodeJS.Timeout | undefined
+  const start = () => {
+    timer = setTimeout(() => late.abort(signal?.reason), PREPARE_GRACE_MS)
+  }
+  if (signal?.aborted) late.abort(signal.reason)
+  else signal?.addEventListener('abort', start, {once: true})
+  return {
+    signal: late.signal,
+    [Symbol.dispose]() {
+      clearTimeout(timer)
+      signal?.removeEventListener('abort', start)
+    },
   }
 }
 
