@@ -2,15 +2,18 @@ import {
   appendFileSync,
   existsSync,
   mkdtempSync,
+  readdirSync,
   readFileSync,
+  readlinkSync,
   rmSync,
   statSync,
   truncateSync,
   writeFileSync,
 } from 'node:fs'
+import {open} from 'node:fs/promises'
 import {tmpdir} from 'node:os'
 import {join} from 'node:path'
-import {afterEach, beforeEach, describe, expect, it} from 'vitest'
+import {afterEach, beforeEach, describe, expect, it, onTestFinished, vi} from 'vitest'
 import {openChunkJournal} from '../../src/lib/cache/chunk-journal.ts'
 import {createChunkBitmap, wrapChunkBitmap} from '../../src/lib/io/chunk-bitmap.ts'
 
@@ -29,6 +32,29 @@ async function reopen(bootId: string): Promise<number[]> {
   const journal = await openChunkJournal(path, 100, bootId, index => found.push(index))
   await journal.close()
   return found
+}
+
+/** What all open files share. */
+interface FileHandles {
+  read(bytes: Buffer, offset: number, length: number, position: number): Promise<{bytesRead: number}>
+  write(...of: unknown[]): Promise<unknown>
+}
+
+async function fileHandles(): Promise<FileHandles> {
+  const file = await open('/dev/null')
+  await file.close()
+  return Object.getPrototypeOf(file)
+}
+
+/** How many descriptors of this process are of `target`. */
+function descriptorsOf(target: string): number {
+  return readdirSync('/proc/self/fd').filter(fd => {
+    try {
+      return readlinkSync(`/proc/self/fd/${fd}`) === target
+    } catch {
+      return false
+    }
+  }).length
 }
 
 async function write(indexes: number[], bootId: string, syncAfter = 0): Promise<void> {
@@ -108,6 +134,51 @@ describe('the chunk journal', () => {
     await journal.close()
     expect(JSON.parse(readFileSync(`${path}.mark`, 'utf8')).synced).toBe(0)
     expect(existsSync(`${path}.mark.new`)).toBe(false)
+  })
+
+  it('closes its file even when what is left cannot be written', async () => {
+    const journal = await openChunkJournal(path, 100, 'boot', () => {})
+    const before = descriptorsOf(path)
+    const full = vi.spyOn(await fileHandles(), 'write').mockRejectedValue(new Error('ENOSPC'))
+    onTestFinished(() => full.mockRestore())
+    const appended = journal.append(1)
+    await expect(journal.close()).rejects.toThrow('ENOSPC')
+    await expect(appended).rejects.toThrow('ENOSPC')
+    expect([before, descriptorsOf(path)]).toEqual([1, 0])
+  })
+
+  it('appends at whole entries after a write that was cut short', async () => {
+    const journal = await openChunkJournal(path, 100, 'boot', () => {})
+    await journal.append(3)
+    const full = vi.spyOn(await fileHandles(), 'write').mockImplementation(async () => {
+      appendFileSync(path, Buffer.from([1, 0]))
+      throw new Error('ENOSPC')
+    })
+    onTestFinished(() => full.mockRestore())
+    await expect(journal.append(1)).rejects.toThrow('ENOSPC')
+    full.mockRestore()
+    await journal.append(2)
+    await journal.close()
+    expect(await reopen('boot')).toEqual([3, 2])
+  })
+
+  it('replays what short reads bring, and nothing of what they do not', async () => {
+    await write([3, 1, 2], 'boot')
+    const handles = await fileHandles()
+    const whole = handles.read
+    let reads = 0
+    const short = vi.spyOn(handles, 'read').mockImplementation(function (
+      this: FileHandles,
+      bytes,
+      offset,
+      length,
+      position,
+    ) {
+      return whole.call(this, bytes, offset, reads++ < 3 ? Math.min(3, length) : 0, position)
+    })
+    onTestFinished(() => short.mockRestore())
+    expect(await reopen('boot')).toEqual([3, 1])
+    expect(statSync(path).size).toBe(8)
   })
 
   it('keeps every one of many concurrent appends', async () => {

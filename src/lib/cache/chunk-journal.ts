@@ -4,6 +4,7 @@
 // After a crash of the machine only what was synced is: the mark says how many entries that is, and is written after
 // the data file has been synced.
 
+import {constants} from 'node:fs'
 import {type FileHandle, open, readFile, rename, writeFile} from 'node:fs/promises'
 import {hasCode} from '../errors/coded-error.ts'
 
@@ -37,14 +38,14 @@ export async function openChunkJournal(
   onChunk: (index: number) => void,
 ): Promise<ChunkJournal> {
   const mark = await readMark(`${path}.mark`)
-  const file = await open(path, 'a+', 0o600)
+  const file = await open(path, constants.O_RDWR | constants.O_CREAT, 0o600)
   try {
     let entries = Math.floor((await file.stat()).size / ENTRY_SIZE)
     if (mark.bootId !== bootId) entries = Math.min(entries, mark.synced)
-    await replay(file, entries, chunkCount, onChunk)
+    entries = await replay(file, entries, chunkCount, onChunk)
     await file.truncate(entries * ENTRY_SIZE)
     const synced = Math.min(mark.synced, entries)
-    await writeMark(`${path}.mark`, {bootId, synced})
+    if (mark.bootId !== bootId || mark.synced !== synced) await writeMark(`${path}.mark`, {bootId, synced})
     return journalOver(file, path, {entries, synced, bootId})
   } catch (error) {
     await file.close()
@@ -68,7 +69,8 @@ function journalOver(
       pending = []
       const bytes = Buffer.alloc(batch.length * ENTRY_SIZE)
       for (const [position, index] of batch.entries()) bytes.writeUInt32LE(index, position * ENTRY_SIZE)
-      await file.appendFile(bytes)
+      // At its place, not at the end: one that was cut short must not shift those after it.
+      await writeFully(file, bytes, entries * ENTRY_SIZE)
       entries += batch.length
     }
   }
@@ -93,23 +95,40 @@ function journalOver(
       synced = upTo
     },
     close: async () => {
-      await settle()
-      await file.close()
+      try {
+        await settle()
+      } finally {
+        await file.close()
+      }
     },
   }
 }
 
+/** Resolves to how many entries there are to read: fewer than `entries` when the file ends before. */
 async function replay(
   file: FileHandle,
   entries: number,
   chunkCount: number,
   onChunk: (index: number) => void,
-): Promise<void> {
-  const bytes = Buffer.alloc(entries * ENTRY_SIZE)
-  if (entries > 0) await file.read(bytes, 0, bytes.length, 0)
-  for (let entry = 0; entry < entries; entry++) {
+): Promise<number> {
+  const bytes = Buffer.allocUnsafe(entries * ENTRY_SIZE)
+  let size = 0
+  while (size < bytes.length) {
+    const {bytesRead} = await file.read(bytes, size, bytes.length - size, size)
+    if (bytesRead === 0) break
+    size += bytesRead
+  }
+  const found = Math.floor(size / ENTRY_SIZE)
+  for (let entry = 0; entry < found; entry++) {
     const index = bytes.readUInt32LE(entry * ENTRY_SIZE)
     if (index < chunkCount) onChunk(index)
+  }
+  return found
+}
+
+async function writeFully(file: FileHandle, bytes: Uint8Array, position: number): Promise<void> {
+  for (let done = 0; done < bytes.length; ) {
+    done += (await file.write(bytes, done, bytes.length - done, position + done)).bytesWritten
   }
 }
 
@@ -127,7 +146,8 @@ async function writeMark(path: string, mark: Mark): Promise<void> {
   const file = await open(`${path}.new`, 'w', 0o600)
   try {
     await writeFile(file, JSON.stringify(mark))
-    await file.datasync()
+    // One that says nothing may be lost; layers that are new need not wait for the disk.
+    if (mark.synced > 0) await file.datasync()
   } finally {
     await file.close()
   }
