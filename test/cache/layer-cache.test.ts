@@ -1,4 +1,4 @@
-import {mkdir, readdir, truncate, utimes, writeFile} from 'node:fs/promises'
+import {mkdir, readdir, readFile, rmdir, truncate, utimes, writeFile} from 'node:fs/promises'
 import {join} from 'node:path'
 import {describe, expect, it} from 'vitest'
 import {openLayerCache} from '../../src/lib/cache/layer-cache.ts'
@@ -62,6 +62,38 @@ describe('the cache of layers', () => {
     await using again = await cache.open('a1', SIZE)
     expect(again.chunks.count()).toBe(0)
     expect(await again.read(0, 8192)).toEqual(Buffer.alloc(8192))
+  })
+
+  it('lets nobody use data that have been disposed, least of all by their old descriptor', async () => {
+    const root = await temporaryDirectory()
+    const cache = await open(root)
+    await cache.add('a1', record('one'))
+    const data = await cache.open('a1', SIZE)
+    expect(data.fd).toBeGreaterThan(2)
+    const before = await readFile(data.path)
+    await data[Symbol.asyncDispose]()
+    await data[Symbol.asyncDispose]()
+    const closed = {code: 'internal', message: expect.stringContaining('it is closed')}
+    expect(() => data.fd).toThrow(expect.objectContaining(closed))
+    expect(() => data.note([0])).toThrow(expect.objectContaining(closed))
+    await expect(data.read(0, 1)).rejects.toMatchObject(closed)
+    await expect(data.write(0, [Buffer.from('x')])).rejects.toMatchObject(closed)
+    await expect(data.sync()).rejects.toMatchObject(closed)
+    expect(await readFile(data.path)).toEqual(before)
+  })
+
+  it('syncs again after a sync that failed', async () => {
+    const root = await temporaryDirectory()
+    const cache = await open(root)
+    await cache.add('a1', record('one'))
+    await using data = await cache.open('a1', SIZE)
+    data.note([0])
+    const inTheWay = join(root, 'a1', 'journal.mark.new')
+    await mkdir(inTheWay)
+    await expect(data.sync()).rejects.toMatchObject({code: 'EISDIR'})
+    await rmdir(inTheWay)
+    await data.sync()
+    expect(JSON.parse(await readFile(join(root, 'a1', 'journal.mark'), 'utf8'))).toMatchObject({synced: 1})
   })
 
   it('takes a damaged record for none, and removes it', async () => {

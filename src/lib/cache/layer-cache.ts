@@ -9,27 +9,12 @@
 //
 // A directory gets its name when it is whole, so what a crash leaves is never taken for a layer.
 
-import {constants} from 'node:fs'
-import {
-  type FileHandle,
-  mkdir,
-  mkdtemp,
-  open,
-  readdir,
-  readFile,
-  rename,
-  rm,
-  stat,
-  utimes,
-  writeFile,
-} from 'node:fs/promises'
+import {mkdir, mkdtemp, readdir, readFile, rename, rm, stat, utimes, writeFile} from 'node:fs/promises'
 import {join} from 'node:path'
-import {CodedError, codeOf, describeError, hasCode} from '../errors/coded-error.ts'
-import {createChunkBitmap} from '../io/chunk-bitmap.ts'
-import {createInOrder} from '../io/in-order.ts'
+import {CodedError, hasCode} from '../errors/coded-error.ts'
 import type {LayerCache, LayerData, LayerRecord} from '../layer/ports.ts'
 import {parseDigest} from '../oci/digest.ts'
-import {openChunkJournal} from './chunk-journal.ts'
+import {openLayerData} from './layer-data.ts'
 
 export interface LayerCacheOptions {
   readonly root: string
@@ -190,96 +175,4 @@ async function readIfThere(path: string): Promise<Uint8Array | undefined> {
     if (hasCode(error, 'not-found')) return undefined
     throw error
   }
-}
-
-interface OpenLayerData {
-  readonly directory: string
-  readonly deviceSize: number
-  readonly chunkCount: number
-  readonly bootId: string
-  readonly release: () => void
-}
-
-async function openLayerData(options: OpenLayerData): Promise<LayerData> {
-  const {directory, deviceSize, chunkCount} = options
-  const path = join(directory, 'data')
-  const journalPath = join(directory, 'journal')
-  const file = await open(path, constants.O_RDWR | constants.O_CREAT, 0o600)
-  try {
-    // A file of another size holds something else, so its journal says nothing.
-    if ((await file.stat()).size !== deviceSize) {
-      await rm(journalPath, {force: true})
-      await file.truncate(0)
-      await file.truncate(deviceSize)
-    }
-    const chunks = createChunkBitmap(chunkCount)
-    const journal = await openChunkJournal(journalPath, chunkCount, options.bootId, chunk =>
-      chunks.add(chunk),
-    )
-    const syncing = createInOrder()
-    return {
-      path,
-      fd: file.fd,
-      chunks,
-      read: (offset, length) => readFully(file, offset, length, path),
-      write: (offset, pieces) => writeFully(file, offset, pieces, path),
-      note: indexes => {
-        for (const index of indexes) {
-          chunks.add(index)
-          // What cannot be noted is fetched again after a restart.
-          journal.append(index).catch(() => {})
-        }
-      },
-      sync: () => syncing(() => journal.sync(() => file.datasync())),
-      [Symbol.asyncDispose]: async () => {
-        try {
-          await journal.close()
-        } finally {
-          await file.close()
-          options.release()
-        }
-      },
-    }
-  } catch (error) {
-    await file.close()
-    throw error
-  }
-}
-
-async function readFully(
-  file: FileHandle,
-  offset: number,
-  length: number,
-  path: string,
-): Promise<Uint8Array> {
-  const bytes = Buffer.allocUnsafe(length)
-  for (let done = 0; done < length; ) {
-    const {bytesRead} = await file.read(bytes, done, length - done, offset + done)
-    if (bytesRead === 0) {
-      throw new CodedError('corrupt', `Cannot read ${JSON.stringify(path)}: it is cut short`)
-    }
-    done += bytesRead
-  }
-  return bytes
-}
-
-async function writeFully(
-  file: FileHandle,
-  offset: number,
-  pieces: readonly Uint8Array[],
-  path: string,
-): Promise<void> {
-  const total = pieces.reduce((sum, {length}) => sum + length, 0)
-  let written = 0
-  try {
-    written = (await file.writev(pieces, offset)).bytesWritten
-  } catch (cause) {
-    throw new CodedError(codeOf(cause), `Cannot write ${JSON.stringify(path)}: ${describeError(cause)}`, {
-      cause,
-    })
-  }
-  if (written === total) return
-  // A write that is cut short says why when the rest is tried.
-  const rest = Buffer.concat(pieces).subarray(written)
-  await writeFully(file, offset + written, [rest], path)
 }

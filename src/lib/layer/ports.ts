@@ -8,11 +8,11 @@ import type {Digest} from '../oci/digest.ts'
 import type {DirectoryNode} from '../vfs/file-tree.ts'
 import type {LayerRequest} from './labels.ts'
 
-/** One layer's data as far as they are on disk. */
+/** One layer's data as far as they are on disk. Throws `internal` once they have been disposed. */
 export interface LayerData extends AsyncDisposable {
   /** The file that holds the device; what is not there yet reads as zeros. */
   readonly path: string
-  /** The same file, open for writing. */
+  /** The same file, open for writing: to be asked for anew for each use, never kept. */
   readonly fd: number
   /** The chunks that are there; a bit is set by `note` alone. */
   readonly chunks: ChunkBitmap
