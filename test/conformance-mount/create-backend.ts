@@ -29,7 +29,7 @@ export async function createBackend(kind: BackendKind, settings: BackendSettings
   const {directory, keeper, deadlineMs = 20_000, log, opaque = 'trusted'} = settings
   const options = {mountpoint: join(directory, 'fuse'), keeper, deadlineMs, log}
   return kind === 'erofs'
-    ? createErofsBackend(await openDataFileSystem(options))
+    ? createErofsBackend(await openDataFileSystem({...options, mountsBelow: directory}))
     : createTreeBackend(await openTreeFileSystem(options), opaque)
 }
 

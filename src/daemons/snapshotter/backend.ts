@@ -1,6 +1,6 @@
 // How layers become file systems on this machine.
 
-import {join} from 'node:path'
+import {dirname, join} from 'node:path'
 import {CodedError} from '../../lib/errors/coded-error.ts'
 import {openDataFileSystem} from '../../lib/fuse/data-files.ts'
 import {createErofsBackend} from '../../lib/fuse/erofs-backend.ts'
@@ -23,7 +23,9 @@ export async function openBackend(root: string, config: SnapshotterConfig, log: 
   if (wanted !== 'fuse') {
     if (await canMountErofs(root)) {
       log.info({backend: 'erofs'}, 'mounting layers')
-      return createErofsBackend(await openDataFileSystem({...options, mountpoint: join(root, 'data')}))
+      // Snapshots are beside our own directory.
+      const [mountpoint, mountsBelow] = [join(root, 'data'), dirname(root)]
+      return createErofsBackend(await openDataFileSystem({...options, mountpoint, mountsBelow}))
     }
     if (wanted === 'erofs') {
       throw new CodedError(

@@ -49,6 +49,8 @@ export interface ConnectionOptions {
   /** Whether programs may be run from the mount itself, with set-id bits and devices in force. */
   readonly exec: boolean
   readonly keeper: Keeper | undefined
+  /** Called before a new mount is made, whoever read through the last one having lost it. */
+  readonly onNew?: (() => Promise<void>) | undefined
   readonly log: FuseLog
 }
 
@@ -75,6 +77,7 @@ export async function openConnection(options: ConnectionOptions): Promise<Connec
   const adopted = await adopt(options)
   if (adopted) return adopted
   await clearMountpoint(options)
+  await options.onNew?.()
   const fd = openDevice()
   try {
     const negotiated = mountAndNegotiate(fd, options)

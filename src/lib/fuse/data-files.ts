@@ -7,6 +7,7 @@ import type {LazyDevice} from '../layer/ports.ts'
 import {dropCache} from '../native/system-calls.ts'
 import {nodeIdOf} from './data-handler.ts'
 import type {Keeper} from './keeper.ts'
+import {detachBelow} from './mount-table.ts'
 import {encodeInvalidateEntry, encodeInvalidateInode, ROOT_NODE} from './protocol.ts'
 import {type FuseLog, openSession} from './session.ts'
 
@@ -24,6 +25,11 @@ export interface DataFileSystemOptions {
   readonly readAheadKb?: number
   /** Without one, the mount dies with this process. */
   readonly keeper?: Keeper | undefined
+  /**
+   * The mounts that name these files as their devices are below this directory. When there is no file system to take
+   * over they are dead, and are detached before there is a new one: a later process could not tell them from its own.
+   */
+  readonly mountsBelow?: string
   readonly log: FuseLog
 }
 
@@ -43,7 +49,7 @@ export interface DataFileSystem {
 }
 
 export async function openDataFileSystem(options: DataFileSystemOptions): Promise<DataFileSystem> {
-  const {mountpoint, keeper, log} = options
+  const {mountpoint, keeper, mountsBelow, log} = options
   const session = await openSession({
     kind: 'data',
     name: 'data',
@@ -56,6 +62,7 @@ export async function openDataFileSystem(options: DataFileSystemOptions): Promis
     exec: false,
     changing: false,
     keeper,
+    onNew: mountsBelow === undefined ? undefined : () => detachBelow(mountsBelow, 'erofs'),
     log,
   })
   return {

@@ -1,6 +1,6 @@
 // What is mounted at a path, found without touching the file system that is mounted there: its server may be gone.
 
-import {readFile} from 'node:fs/promises'
+import {readFile, realpath} from 'node:fs/promises'
 import {MNT_DETACH, UMOUNT_NOFOLLOW, unmount} from '../native/system-calls.ts'
 
 export interface MountedHere {
@@ -16,7 +16,7 @@ export async function findMount(mountpoint: string): Promise<MountedHere | undef
 
 /** How many mounts lie over each other at exactly `mountpoint`. */
 export async function countMounts(mountpoint: string): Promise<number> {
-  return parseMounts(await readFile('/proc/self/mountinfo', 'latin1'), mountpoint).length
+  return mountsAt(await readFile('/proc/self/mountinfo', 'latin1'), mountpoint).length
 }
 
 /** Detaches all that is mounted at exactly `mountpoint`, also while it is in use. */
@@ -24,21 +24,40 @@ export async function detachAll(mountpoint: string): Promise<void> {
   while ((await findMount(mountpoint)) !== undefined) unmount(mountpoint, MNT_DETACH | UMOUNT_NOFOLLOW)
 }
 
+/** Detaches all that is mounted where a mount of `type` is, at and below `directory`, also while it is in use. */
+export async function detachBelow(directory: string, type: string): Promise<void> {
+  const above = `${Buffer.from(await realpath(directory)).toString('latin1')}/`
+  const mounts = parseMounts(await readFile('/proc/self/mountinfo', 'latin1'))
+  const stale = mounts.filter(mount => mount.type === type && `${mount.mountpoint}/`.startsWith(above))
+  for (const mountpoint of new Set(stale.map(mount => mount.mountpoint))) {
+    await detachAll(Buffer.from(mountpoint, 'latin1').toString())
+  }
+}
+
 /** The last mount at `mountpoint` in a proc_pid_mountinfo(5) file, read as Latin-1. */
 export function parseMountinfo(mountinfo: string, mountpoint: string): MountedHere | undefined {
-  return parseMounts(mountinfo, mountpoint).at(-1)
+  const mount = mountsAt(mountinfo, mountpoint).at(-1)
+  return mount && {device: mount.device, type: mount.type}
 }
 
 /** All mounts at `mountpoint`, each over those before it. */
-function parseMounts(mountinfo: string, mountpoint: string): MountedHere[] {
-  // Fields: id, parent, major:minor, root, mount point, options, any number of tags, "-", type, source, …
+function mountsAt(mountinfo: string, mountpoint: string): Mount[] {
   const wanted = Buffer.from(mountpoint).toString('latin1')
+  return parseMounts(mountinfo).filter(mount => mount.mountpoint === wanted)
+}
+
+interface Mount extends MountedHere {
+  /** As Latin-1. */
+  readonly mountpoint: string
+}
+
+function parseMounts(mountinfo: string): Mount[] {
+  // Fields: id, parent, major:minor, root, mount point, options, any number of tags, "-", type, source, …
   return mountinfo.split('\n').flatMap(line => {
     const fields = line.split(' ')
-    if (fields[4] === undefined || decodePath(fields[4]) !== wanted) return []
     const tagsEnd = fields.indexOf('-', 6)
     const type = tagsEnd < 0 ? undefined : fields[tagsEnd + 1]
-    return type === undefined ? [] : [{device: fields[2]!, type}]
+    return type === undefined ? [] : [{device: fields[2]!, type, mountpoint: decodePath(fields[4]!)}]
   })
 }
 
