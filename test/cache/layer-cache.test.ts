@@ -1,9 +1,22 @@
-import {mkdir, readdir, readFile, rmdir, truncate, utimes, writeFile} from 'node:fs/promises'
+import {existsSync, readdirSync} from 'node:fs'
+import {
+  mkdir,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  rmdir,
+  symlink,
+  truncate,
+  utimes,
+  writeFile,
+} from 'node:fs/promises'
 import {join} from 'node:path'
+import {setImmediate} from 'node:timers/promises'
 import {describe, expect, it} from 'vitest'
 import {openLayerCache} from '../../src/lib/cache/layer-cache.ts'
 import {digestOf} from '../../src/lib/io/sha256.ts'
-import type {LayerRecord} from '../../src/lib/layer/ports.ts'
+import type {LayerCache, LayerRecord} from '../../src/lib/layer/ports.ts'
 import {temporaryDirectory} from '../support/temporary.ts'
 
 const record = (text: string): LayerRecord => ({
@@ -13,9 +26,20 @@ const record = (text: string): LayerRecord => ({
   externalToc: undefined,
 })
 const SIZE = {deviceSize: 8192, chunkCount: 2}
+const LARGE = {deviceSize: 131_072, chunkCount: 1}
 
 async function open(root: string, maxSize = 0) {
   return openLayerCache({root, maxSize, bootId: 'boot'})
+}
+
+/** Adds layers of 128 KiB, and uses each for a moment. */
+async function addUsed(cache: LayerCache, keys: readonly string[]): Promise<void> {
+  for (const key of keys) {
+    await cache.add(key, record(key))
+    const data = await cache.open(key, LARGE)
+    await data.write(0, [Buffer.alloc(LARGE.deviceSize, 1)])
+    await data[Symbol.asyncDispose]()
+  }
 }
 
 describe('the cache of layers', () => {
@@ -125,19 +149,190 @@ describe('the cache of layers', () => {
     expect(made).toBe(1)
   })
 
+  it('makes a file again that the end of the last boot has damaged', async () => {
+    const root = await temporaryDirectory()
+    const bytes = Buffer.alloc(20_000, 7)
+    const first = await open(root)
+    await first.add('a1', record('one'))
+    const path = await first.file('a1', 'image', async () => bytes)
+    expect(await first.hasFile('a1', 'image')).toBe(true)
+    const holey = Buffer.concat([Buffer.alloc(4096), bytes.subarray(4096)])
+    for (const [boot, damaged] of [Buffer.alloc(0), bytes.subarray(0, 4096), holey].entries()) {
+      await writeFile(path, damaged)
+      const cache = await openLayerCache({root, maxSize: 0, bootId: `boot ${boot}`})
+      expect(await cache.hasFile('a1', 'image')).toBe(false)
+      expect(await cache.file('a1', 'image', async () => bytes)).toBe(path)
+      expect(await readFile(path)).toEqual(bytes)
+    }
+    await writeFile(`${path}.sum`, '')
+    expect(await first.hasFile('a1', 'image')).toBe(false)
+  })
+
+  it('keeps a sound file across boots, and does not read it in its own', async () => {
+    const root = await temporaryDirectory()
+    const cache = await open(root)
+    await cache.add('a1', record('one'))
+    const path = await cache.file('a1', 'image', async () => Buffer.from('made'))
+    const never = () => Promise.reject(new Error('made again'))
+    const later = await openLayerCache({root, maxSize: 0, bootId: 'later'})
+    expect(await later.file('a1', 'image', never)).toBe(path)
+    await writeFile(path, 'else')
+    expect(await later.hasFile('a1', 'image')).toBe(false)
+    expect(await cache.hasFile('a1', 'image')).toBe(true)
+  })
+
+  it('makes a file again after it could not be made, and leaves no half', async () => {
+    const root = await temporaryDirectory()
+    const cache = await open(root)
+    await cache.add('a1', record('one'))
+    await expect(cache.file('a1', 'image', () => Promise.reject(new Error('no')))).rejects.toThrow('no')
+    await mkdir(join(root, 'a1', 'image.new'))
+    await expect(cache.file('a1', 'image', async () => Buffer.from('x'))).rejects.toThrow()
+    await rmdir(join(root, 'a1', 'image.new'))
+    expect(await readFile(await cache.file('a1', 'image', async () => Buffer.from('x')), 'utf8')).toBe('x')
+  })
+
+  it('removes a layer whose tail or TOC lost bytes', async () => {
+    const root = await temporaryDirectory()
+    const cache = await open(root)
+    for (const name of ['tail', 'external-toc']) {
+      await cache.add('a1', {...record('one'), externalToc: Buffer.from('toc')})
+      await truncate(join(root, 'a1', name), 1)
+      expect(await cache.find('a1')).toBeUndefined()
+      expect(await readdir(root)).toEqual([])
+    }
+  })
+
+  it('adds a layer in the place of one that lost some of its files', async () => {
+    const root = await temporaryDirectory()
+    const full = {...record('one'), externalToc: Buffer.from('toc')}
+    for (const name of ['record.json', 'tail', 'external-toc']) {
+      const cache = await open(root)
+      await cache.add('a1', full)
+      await (await cache.open('a1', SIZE))[Symbol.asyncDispose]()
+      await rm(join(root, 'a1', name))
+      expect(await cache.find('a1')).toBeUndefined()
+      await cache.add('a1', full)
+      expect(await cache.find('a1')).toEqual(full)
+      await (await cache.open('a1', SIZE))[Symbol.asyncDispose]()
+      expect(await readdir(root)).toEqual(['a1'])
+    }
+    await writeFile(join(root, 'b2'), 'no directory')
+    const cache = await open(root)
+    await cache.add('b2', full)
+    expect(await cache.find('b2')).toEqual(full)
+  })
+
+  it('does not take data away from who uses them, however damaged their record is', async () => {
+    const root = await temporaryDirectory()
+    const cache = await open(root)
+    await cache.add('a1', record('one'))
+    await using data = await cache.open('a1', SIZE)
+    await rm(join(root, 'a1', 'record.json'))
+    await cache.remove('a1')
+    await expect(cache.add('a1', record('one'))).rejects.toMatchObject({code: 'failed-precondition'})
+    await data.write(0, [Buffer.from('x')])
+    expect((await readFile(join(root, 'a1', 'data'))).subarray(0, 1).toString()).toBe('x')
+    expect(await readdir(root)).toEqual(['a1'])
+  })
+
+  it('removes a layer at once, so that a crash never leaves half of one', async () => {
+    const root = await temporaryDirectory()
+    const cache = await open(root)
+    await cache.add('a1', record('one'))
+    for (let file = 0; file < 200; file++) await writeFile(join(root, 'a1', `f${file}`), '')
+    const all = readdirSync(join(root, 'a1')).length
+    let isRemoved = false
+    const removed = cache.remove('a1').finally(() => {
+      isRemoved = true
+    })
+    const seen = new Set<number>()
+    while (!isRemoved) {
+      if (existsSync(join(root, 'a1'))) seen.add(readdirSync(join(root, 'a1')).length)
+      await setImmediate()
+    }
+    await removed
+    expect([...seen].filter(count => count !== all)).toEqual([])
+    expect(await readdir(root)).toEqual([])
+  })
+
+  it('removes nothing because it could not be read', async () => {
+    const root = await temporaryDirectory()
+    const cache = await open(root)
+    await addUsed(cache, ['a1'])
+    const path = join(root, 'a1', 'record.json')
+    await rename(path, `${path}.away`)
+    await symlink('record.json', path)
+    await expect(cache.find('a1')).rejects.toMatchObject({
+      code: 'internal',
+      message: expect.stringContaining('ELOOP'),
+    })
+    const again = await open(root, 1)
+    expect(again.hasBlob(digestOf('a1'))).toBe(false)
+    await rm(path)
+    await rename(`${path}.away`, path)
+    expect(await again.find('a1')).toEqual(record('a1'))
+    expect(await readdir(join(root, 'a1'))).toContain('data')
+  })
+
+  it('makes room while layers are added and removed, and disturbs none of them', async () => {
+    const root = await temporaryDirectory()
+    let time = 0
+    const cache = await openLayerCache({root, maxSize: 300_000, bootId: 'boot', now: () => time})
+    for (const round of [1, 2, 3]) {
+      const keys = Array.from({length: 12}, (_, index) => `k${round}-${index}`)
+      await Promise.all(keys.map(key => addUsed(cache, [key])))
+      await Promise.all([...keys.slice(6).map(cache.remove), cache.add(`x${round}`, record('x'))])
+      time += 400_000
+    }
+    await cache.add('last', record('last'))
+    const left = await readdir(root)
+    expect(left.filter(name => name.startsWith('new-'))).toEqual([])
+    expect(left.filter(name => name.startsWith('k')).length).toBeLessThanOrEqual(2)
+  })
+
+  it('keeps what was asked for until it is opened, but not for ever', async () => {
+    const root = await temporaryDirectory()
+    await addUsed(await open(root), ['found', 'idle'])
+    let time = 0
+    const cache = await openLayerCache({root, maxSize: 1, bootId: 'boot', now: () => time})
+    time = 60_000
+    await cache.find('found')
+    await cache.add('added', record('added'))
+    expect((await readdir(root)).sort()).toEqual(['added', 'found'])
+    expect([cache.hasBlob(digestOf('found')), cache.hasBlob(digestOf('idle'))]).toEqual([true, false])
+    await cache.add('next', record('next'))
+    await (await cache.open('found', LARGE))[Symbol.asyncDispose]()
+    await cache.add('another', record('another'))
+    expect((await readdir(root)).sort()).toEqual(['added', 'another', 'next'])
+    time = 360_000
+    await cache.add('last', record('last'))
+    expect(await readdir(root)).toEqual(['last'])
+    await cache.remove('last')
+    expect(cache.hasBlob(digestOf('last'))).toBe(false)
+  })
+
+  it('keeps for a minute what was there when it was opened, for mounts that are restored', async () => {
+    const root = await temporaryDirectory()
+    await addUsed(await open(root), ['a', 'b'])
+    let time = 0
+    const cache = await openLayerCache({root, maxSize: 1, bootId: 'boot', now: () => time})
+    await using _restored = await cache.open('a', LARGE)
+    await cache.add('c', record('c'))
+    expect((await readdir(root)).sort()).toEqual(['a', 'b', 'c'])
+    time = 60_000
+    await cache.add('d', record('d'))
+    expect((await readdir(root)).sort()).toEqual(['a', 'c', 'd'])
+  })
+
   it('makes room by removing what was used longest ago and is not in use', async () => {
     const root = await temporaryDirectory()
     const cache = await open(root, 300_000)
     const lastUsed = async (key: string, seconds: number) =>
       utimes(join(root, key, 'record.json'), seconds, seconds)
-    for (const [index, key] of ['a', 'b', 'c'].entries()) {
-      await cache.add(key, record(key))
-      const data = await cache.open(key, {deviceSize: 131_072, chunkCount: 1})
-      await data.write(0, [Buffer.alloc(131_072, 1)])
-      await data[Symbol.asyncDispose]()
-      await lastUsed(key, 1000 + index)
-    }
-    await using _held = await cache.open('a', {deviceSize: 131_072, chunkCount: 1})
+    await addUsed(cache, ['a', 'b', 'c'])
+    for (const [index, key] of ['a', 'b', 'c'].entries()) await lastUsed(key, 1000 + index)
+    await using _held = await cache.open('a', LARGE)
     await lastUsed('a', 1)
     await cache.add('d', record('d'))
     expect((await readdir(root)).sort()).toEqual(['a', 'c', 'd'])

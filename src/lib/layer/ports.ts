@@ -37,6 +37,10 @@ export interface LayerRecord {
 
 /** Where layers are kept, by key: letters of file names. */
 export interface LayerCache {
+  /**
+   * What is kept of a layer, if anything sound; what is damaged is removed. Throws when it cannot be read for other
+   * reasons. A layer that was found or added is not evicted for some minutes, so that it can be opened.
+   */
   find(key: string): Promise<LayerRecord | undefined>
   /** True when some layer's blob has this digest. */
   hasBlob(digest: Digest): boolean
