@@ -60,13 +60,25 @@ export function createLayerParser(decompressors: readonly Decompressor[]): Layer
   }
 }
 
-/** The layer's tree, for who serves it file by file. */
+/**
+ * Most files of a layer whose tree the caller makes: about 1.5 KB of its memory each, and 20 microseconds in which it does
+ * nothing else.
+ */
+const MAX_TREE_FILES = 400_000
+
+/** The layer's tree, for who serves it file by file, made in the caller's thread; `unsupported` for too large a one. */
 export async function parseTree(
   task: ParseTask,
   decompressors: readonly Decompressor[],
   options: CallOptions,
 ): Promise<DirectoryNode> {
   const {files} = await openTail(task, decompressors, options)
+  if (files.size > MAX_TREE_FILES) {
+    throw new CodedError(
+      'unsupported',
+      `Cannot serve ${task.where} file by file: it has ${files.size} files, more than ${MAX_TREE_FILES}`,
+    )
+  }
   return treeOfToc(files.values(), layOutDevice(files.values()))
 }
 
