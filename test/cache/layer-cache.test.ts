@@ -1,6 +1,8 @@
-import {existsSync, readdirSync} from 'node:fs'
+import {existsSync, readdirSync, readlinkSync} from 'node:fs'
 import {
+  type FileHandle,
   mkdir,
+  open as openFile,
   readdir,
   readFile,
   rename,
@@ -11,9 +13,9 @@ import {
   utimes,
   writeFile,
 } from 'node:fs/promises'
-import {join} from 'node:path'
+import {join, relative} from 'node:path'
 import {setImmediate} from 'node:timers/promises'
-import {describe, expect, it} from 'vitest'
+import {describe, expect, it, onTestFinished, vi} from 'vitest'
 import {openLayerCache} from '../../src/lib/cache/layer-cache.ts'
 import {digestOf} from '../../src/lib/io/sha256.ts'
 import type {LayerCache, LayerRecord} from '../../src/lib/layer/ports.ts'
@@ -104,6 +106,32 @@ describe('the cache of layers', () => {
     await expect(data.write(0, [Buffer.from('x')])).rejects.toMatchObject(closed)
     await expect(data.sync()).rejects.toMatchObject(closed)
     expect(await readFile(data.path)).toEqual(before)
+  })
+
+  it('waits for the disk only to sync, and then syncs all that the data need', async () => {
+    const root = await temporaryDirectory()
+    const synced: string[] = []
+    const handle = await openFile('/dev/null')
+    await handle.close()
+    const handles = Object.getPrototypeOf(handle) as FileHandle
+    for (const method of ['sync', 'datasync'] as const) {
+      const whole = handles[method]
+      const spied = vi.spyOn(handles, method).mockImplementation(function (this: FileHandle) {
+        synced.push(relative(root, readlinkSync(`/proc/self/fd/${this.fd}`)))
+        return whole.call(this)
+      })
+      onTestFinished(() => spied.mockRestore())
+    }
+    const cache = await open(root)
+    await cache.add('a1', {...record('one'), externalToc: Buffer.from('toc')})
+    await cache.file('a1', 'image', async () => Buffer.from('image'))
+    await using data = await cache.open('a1', SIZE)
+    data.note([0])
+    expect(synced).toEqual([])
+    await data.sync()
+    const beside = ['external-toc', 'image', 'image.sum', 'record.json', 'tail'].map(name => `a1/${name}`)
+    expect(synced.slice(0, 5).sort()).toEqual(beside)
+    expect(synced.slice(5)).toEqual(['a1', '', 'a1/data', 'a1/journal', 'a1/journal.mark.new', 'a1'])
   })
 
   it('syncs again after a sync that failed', async () => {

@@ -54,6 +54,7 @@ export async function openLayerData(options: OpenLayerData): Promise<LayerData> 
       if (!isRecordSynced) await syncRecord(directory)
       isRecordSynced = true
       await journal.sync(() => file.datasync())
+      await syncPath(directory)
     }
 
     return {
@@ -98,7 +99,7 @@ export async function openLayerData(options: OpenLayerData): Promise<LayerData> 
   }
 }
 
-/** Makes what is beside the data, the directory and its name survive a crash of the machine. */
+/** Makes what is beside the data, and the directory's name, survive a crash of the machine. */
 async function syncRecord(directory: string): Promise<void> {
   const names = (await readdir(directory)).filter(name => name !== DATA && !name.startsWith(JOURNAL))
   await Promise.all(names.map(name => syncPath(join(directory, name))))
