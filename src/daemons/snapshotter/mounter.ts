@@ -16,6 +16,7 @@ import {LAYER_FORMATS} from './layer-formats.ts'
 import type {Log} from './log.ts'
 import {createParserPool, type ParserPool} from './parser-pool.ts'
 import {createRegistryOrigin} from './registry-origin.ts'
+import {warmUp} from './warm-up.ts'
 
 export interface MounterOptions {
   readonly config: SnapshotterConfig
@@ -64,6 +65,7 @@ export async function createMounter(options: MounterOptions): Promise<Restorable
       prefetchSize: config.prefetch ? config.prefetchSize : undefined,
       fill: config.backgroundFetch,
     })
+    void warmUp(parsers.parse, parsers.threads)
     return {...mounter, close: how => closeAll(mounter, {registry, parsers}, how)}
   } catch (error) {
     await registry[Symbol.asyncDispose]()

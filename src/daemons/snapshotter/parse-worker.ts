@@ -12,15 +12,25 @@ export type ParseAnswer =
 
 if (!isMainThread && parentPort) serve(parentPort)
 
+/** A thread that has had nothing to do for this long gives its memory back, milliseconds. */
+const QUIET_MS = 1_000
+
 function serve(port: NonNullable<typeof parentPort>): void {
   const parse = createLayerParser(LAYER_FORMATS)
+  let quiet: NodeJS.Timeout | undefined
   port.on('message', async (task: ParseTask) => {
+    clearTimeout(quiet)
     try {
       const parsed = await parse(task, {})
       port.postMessage({parsed} satisfies ParseAnswer, buffersOf(parsed))
     } catch (error) {
       port.postMessage({failure: {code: codeOf(error), message: messageOf(error)}} satisfies ParseAnswer)
     }
+    // As src/daemons/snapshotter/memory.ts does in the main thread.
+    quiet = setTimeout(
+      () => globalThis.gc?.({type: 'major', execution: 'sync', flavor: 'last-resort'}),
+      QUIET_MS,
+    )
   })
 }
 

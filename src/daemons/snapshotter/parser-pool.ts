@@ -14,6 +14,8 @@ import type {ParseAnswer} from './parse-worker.ts'
 /** Parses several layers at a time; `unavailable` for one that takes too long, `unsupported` for one beyond our memory. */
 export interface ParserPool extends AsyncDisposable {
   readonly parse: LayerParser
+  /** How many it parses at a time. */
+  readonly threads: number
 }
 
 export interface ParserPoolOptions {
@@ -21,15 +23,16 @@ export interface ParserPoolOptions {
   readonly deadlineMs?: number
 }
 
-const MAX_THREADS = 3
+const MAX_THREADS = 2
 /** A thread that has had nothing to do for this long ends, milliseconds. */
-const IDLE_MS = 3_000
+const IDLE_MS = 60_000
 const DEADLINE_MS = 60_000
 /** A layer that takes more is not read; small generations keep the peak of ordinary ones low. MiB. */
 const LIMITS = {maxOldGenerationSizeMb: 3072, maxYoungGenerationSizeMb: 24}
 
 export function createParserPool({deadlineMs = DEADLINE_MS}: ParserPoolOptions = {}): ParserPool {
-  const limit = pLimit(Math.min(MAX_THREADS, Math.max(1, availableParallelism() - 1)))
+  const threads = Math.min(MAX_THREADS, Math.max(1, availableParallelism() - 1))
+  const limit = pLimit(threads)
   const idle: ParseThread[] = []
   const all = new Set<ParseThread>()
   const closing = new AbortController()
@@ -59,6 +62,7 @@ export function createParserPool({deadlineMs = DEADLINE_MS}: ParserPoolOptions =
   }
 
   return {
+    threads,
     parse: async (task, {signal}) => {
       const given = signal ? AbortSignal.any([signal, closing.signal]) : closing.signal
       given.throwIfAborted()
@@ -66,9 +70,9 @@ export function createParserPool({deadlineMs = DEADLINE_MS}: ParserPoolOptions =
       return await raceAbort(limit(parseNow, task, given), given)
     },
     [Symbol.asyncDispose]: async () => {
-      const threads = [...all]
+      const running = [...all]
       closing.abort(new CodedError('cancelled', 'Cannot parse a layer: the daemon is ending'))
-      await Promise.all(threads.map(thread => thread.end(closing.signal.reason)))
+      await Promise.all(running.map(thread => thread.end(closing.signal.reason)))
     },
   }
 }
