@@ -53,6 +53,7 @@ export async function workloadFrom(flags: WorkloadFlags): Promise<WorkloadOption
     netHost: flags['net-host'],
     cni: flags.cni ? {confDir: flags['cni-plugin-conf-dir'], pluginDir: flags['cni-plugin-dir']} : undefined,
     terminal: flags.terminal,
+    terminalSize: process.stderr.isTTY ? process.stderr : undefined,
     stdin: flags.i ? 'inherit' : undefined,
     stdout: process.stderr,
     stderr: process.stderr,

@@ -9,6 +9,7 @@ const {layers} = await profileImage(await runnableImage([busyboxLayer()]), {
   workload: {
     entrypoint: ['sh', '-c', 'stty size; printf "ask>"; read answer; echo "got $answer"'],
     terminal: true,
+    terminalSize: process.stdout,
     stdin: 'inherit',
     stdout: process.stdout,
     stderr: process.stderr,

@@ -51,6 +51,7 @@ export interface RuntimeSpec {
   readonly ociVersion: string
   readonly process: {
     readonly terminal: boolean
+    readonly consoleSize?: {readonly height: number; readonly width: number}
     readonly user: ProcessUser
     readonly args: readonly string[]
     readonly env: readonly string[]
@@ -188,11 +189,13 @@ export function buildRuntimeSpec(
   facts: SandboxFacts,
 ): RuntimeSpec {
   const terminal = workload.terminal ?? false
+  const {terminalSize: size} = workload
   const {edits, user} = facts
   return {
     ociVersion: '1.0.2',
     process: {
       terminal,
+      ...(terminal && size ? {consoleSize: {height: size.rows, width: size.columns}} : {}),
       user: {
         ...user,
         additionalGids: [...new Set([...user.additionalGids, ...(edits?.additionalGids ?? [])])],

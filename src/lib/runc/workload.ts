@@ -45,6 +45,8 @@ export interface WorkloadOptions {
   readonly cni?: CniOptions | undefined
   /** Gives the workload a terminal: the caller's standard input must be one. */
   readonly terminal?: boolean | undefined
+  /** How large that terminal is from the start; without, the workload may see it before it has a size. */
+  readonly terminalSize?: {readonly rows: number; readonly columns: number} | undefined
   /** What the workload reads; nothing (end of file) when left out. With `terminal` it is the caller's standard input. */
   readonly stdin?: Readable | 'inherit' | undefined
   /** Where the workload's output goes besides being watched. */
