@@ -78,6 +78,9 @@ describe('the sandbox of a workload', () => {
     expect(build({}).process.terminal).toBe(false)
     const {process} = build({}, {terminal: true})
     expect(process.terminal).toBe(true)
+    expect(process.consoleSize).toBeUndefined()
+    const sized = build({}, {terminal: true, terminalSize: {rows: 33, columns: 77}})
+    expect(sized.process.consoleSize).toEqual({height: 33, width: 77})
     expect(process.env).toContain('TERM=xterm')
   })
 
