@@ -32,7 +32,7 @@ const PREFETCHES = 8
 /** How long nobody must have waited for the network before layers are filled. */
 const QUIET_MS = 1000
 /** Bytes that fetches may hold, all together. */
-const FETCH_MEMORY = 256 << 20
+const FETCH_MEMORY = 96 << 20
 
 /** Opens cache, registries and mounts below the root directory. */
 export async function createMounter(options: MounterOptions): Promise<RestorableMounter> {

@@ -65,9 +65,9 @@ export interface LazyLayer extends LazyDevice {
 
 /** Compressed bytes of one request for what will be read soon, and for what perhaps never will. */
 const PREFETCH_REQUEST = 1 << 20
-const FILL_REQUEST = 4 << 20
+const FILL_REQUEST = 2 << 20
 /** Most decompressed bytes that one request may bring, if it brings more than one stream. */
-const MAX_REQUEST_OUTPUT = 32 << 20
+const MAX_REQUEST_OUTPUT = 16 << 20
 /** After which a fetch is given up, milliseconds; who waits for it tries again, if he has not given up himself. */
 const TIMEOUTS: Readonly<Record<FetchCause, number>> = {
   metadata: 60_000,
