@@ -2,7 +2,6 @@
 // ends, all the memory that it took goes with it.
 
 import {existsSync} from 'node:fs'
-import {availableParallelism} from 'node:os'
 import {dirname, join} from 'node:path'
 import {Worker} from 'node:worker_threads'
 import pLimit from 'p-limit'
@@ -23,7 +22,8 @@ export interface ParserPoolOptions {
   readonly deadlineMs?: number
 }
 
-const MAX_THREADS = 2
+/** More than one on any machine, so that no layer keeps all others waiting. */
+const THREADS = 2
 /** A thread that has had nothing to do for this long ends, milliseconds. */
 const IDLE_MS = 60_000
 const DEADLINE_MS = 60_000
@@ -31,8 +31,7 @@ const DEADLINE_MS = 60_000
 const LIMITS = {maxOldGenerationSizeMb: 3072, maxYoungGenerationSizeMb: 24}
 
 export function createParserPool({deadlineMs = DEADLINE_MS}: ParserPoolOptions = {}): ParserPool {
-  const threads = Math.min(MAX_THREADS, Math.max(1, availableParallelism() - 1))
-  const limit = pLimit(threads)
+  const limit = pLimit(THREADS)
   const idle: ParseThread[] = []
   const all = new Set<ParseThread>()
   const closing = new AbortController()
@@ -62,7 +61,7 @@ export function createParserPool({deadlineMs = DEADLINE_MS}: ParserPoolOptions =
   }
 
   return {
-    threads,
+    threads: THREADS,
     parse: async (task, {signal}) => {
       const given = signal ? AbortSignal.any([signal, closing.signal]) : closing.signal
       given.throwIfAborted()
