@@ -24,19 +24,29 @@ export async function mountImage(
   image: ImageRecord,
   options: MountImageOptions,
 ): Promise<void> {
-  const {target, snapshotter, writable, signal} = options
+  await using undo = new AsyncDisposableStack()
+  await mountUnderLease(store, image, {...options, undo})
+  // Only now: giving the lease back can fail, too.
+  undo.move()
+}
+
+async function mountUnderLease(
+  store: ContainerdStore,
+  image: ImageRecord,
+  options: MountImageOptions & {readonly undo: AsyncDisposableStack},
+): Promise<void> {
+  const {target, snapshotter, writable, signal, undo} = options
   await using _lease = await store.lease({signal})
   const tree = await readImageTree(store.content, image.target, [options.platform], {signal})
   const {manifest} = tree.manifests[0]!
   const config = await readConfig(store.content, manifest, {signal})
   const parent = await unpackImage(store, {snapshotter, manifest, config, signal})
-  await using undo = new AsyncDisposableStack()
   const mounts = await createSnapshot(store, {snapshotter, key: target, parent, writable, signal})
   undo.defer(() => removeSnapshot(store, snapshotter, target))
   await createLeaseNamed(store.client, target, [{type: `snapshots/${snapshotter}`, id: target}], {signal})
   undo.defer(() => deleteLease(store.client, target))
   await mountSnapshot(mounts, target, {signal})
-  undo.move()
+  undo.defer(() => unmountBelow(target))
 }
 
 /** Unmounts a directory; with `remove`, its snapshot goes too. What is gone already is no error. */
