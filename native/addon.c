@@ -5,14 +5,23 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "addon.h"
 #include "codec.h"
 #include "system.h"
 
-#define MAX_ARGS 8
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
-enum job_kind { JOB_COMPRESS, JOB_HASH, JOB_CHECKSUM, JOB_READ, JOB_INFLATE, JOB_UNPACK, JOB_UPDATE, JOB_UPDATE_PIECES, JOB_FINAL };
+enum job_kind { JOB_COMPRESS, JOB_HASH, JOB_CHECKSUM, JOB_READ, JOB_INFLATE, JOB_UNPACK, JOB_UPDATE, JOB_UPDATE_PIECES, JOB_FINAL, JOB_EXCHANGE };
+
+struct exchange {
+	const char *path;
+	int fd;
+	// An errno, or 0 and a reply, whose descriptor is ours until JavaScript has it.
+	int failure;
+	struct exchange_reply reply;
+};
 
 // One call on its way through the thread pool.
 struct job {
@@ -28,13 +37,14 @@ struct job {
 	uint8_t *out;
 	size_t out_size;
 	uint32_t *sizes;
+	struct exchange *exchange;
 	const char *error;
 	napi_ref arguments;
 	napi_deferred deferred;
 	napi_async_work work;
 };
 
-static napi_value throw_error(napi_env env, const char *message)
+napi_value throw_error(napi_env env, const char *message)
 {
 	napi_throw_error(env, NULL, message);
 	return NULL;
@@ -54,7 +64,7 @@ static bool array_of(napi_env env, napi_value value, napi_typedarray_type wanted
 	return type == wanted;
 }
 
-static bool bytes_of(napi_env env, napi_value value, const uint8_t **data, size_t *size)
+bool bytes_of(napi_env env, napi_value value, const uint8_t **data, size_t *size)
 {
 	return array_of(env, value, napi_uint8_array, (const void **)data, size);
 }
@@ -115,13 +125,17 @@ static void run_job(napi_env env, void *data)
 		job->error = unpack_streams(&job->unpacking, job->out);
 		break;
 	case JOB_UPDATE:
-		job->error = sha256_stream_update(job->stream, job->in, job->in_size);
+		sha256_stream_update(job->stream, job->in, job->in_size);
 		break;
 	case JOB_UPDATE_PIECES:
 		job->error = sha256_stream_update_pieces(job->stream, &job->spool, &job->lists);
 		break;
 	case JOB_FINAL:
-		job->error = sha256_stream_final(job->stream, job->out);
+		sha256_stream_final(job->stream, job->out);
+		break;
+	case JOB_EXCHANGE:
+		job->exchange->failure = system_exchange(job->exchange->path, job->in, job->in_size, job->exchange->fd,
+							 &job->exchange->reply);
 		break;
 	}
 }
@@ -133,8 +147,7 @@ static void free_memory(napi_env env, void *data, void *hint)
 	free(data);
 }
 
-// `memory`, which JavaScript now owns, as a Uint8Array or Uint32Array; freed at once when that fails.
-static napi_value array_over(napi_env env, void *memory, size_t size, napi_typedarray_type type)
+napi_value array_over(napi_env env, void *memory, size_t size, napi_typedarray_type type)
 {
 	napi_value buffer, array;
 	if (napi_create_external_arraybuffer(env, memory, size, free_memory, NULL, &buffer) != napi_ok) {
@@ -146,13 +159,31 @@ static napi_value array_over(napi_env env, void *memory, size_t size, napi_typed
 		memcpy(copy, memory, size);
 		free(memory);
 	}
-	size_t length = type == napi_uint32_array ? size / 4 : size;
+	size_t length = type == napi_float64_array ? size / 8 : type == napi_uint32_array ? size / 4 : size;
 	return napi_create_typedarray(env, type, length, buffer, 0, &array) == napi_ok ? array : NULL;
+}
+
+// {bytes, fd}, or an errno
+static napi_value reply_of(napi_env env, struct exchange *exchange)
+{
+	struct exchange_reply *reply = &exchange->reply;
+	napi_value result, bytes, fd;
+	if (exchange->failure)
+		return napi_create_int32(env, exchange->failure, &result) == napi_ok ? result : NULL;
+	if (napi_create_buffer_copy(env, reply->size, reply->bytes, NULL, &bytes) != napi_ok ||
+	    napi_create_int32(env, reply->fd, &fd) != napi_ok || napi_create_object(env, &result) != napi_ok ||
+	    napi_set_named_property(env, result, "bytes", bytes) != napi_ok ||
+	    napi_set_named_property(env, result, "fd", fd) != napi_ok)
+		return NULL;
+	reply->fd = -1;
+	return result;
 }
 
 static napi_value result_of(napi_env env, struct job *job)
 {
 	napi_value result = NULL;
+	if (job->exchange)
+		return reply_of(env, job->exchange);
 	if (!job->out) {
 		napi_get_undefined(env, &result);
 		return result;
@@ -176,6 +207,9 @@ static void free_job(napi_env env, struct job *job)
 		napi_delete_reference(env, job->arguments);
 	if (job->work)
 		napi_delete_async_work(env, job->work);
+	if (job->exchange && job->exchange->reply.fd >= 0)
+		close(job->exchange->reply.fd);
+	free(job->exchange);
 	free(job->out);
 	free(job->sizes);
 	free(job);
@@ -240,11 +274,12 @@ static napi_value bad_arguments(napi_env env, struct job *job)
 
 static napi_value out_of_memory(napi_env env, struct job *job)
 {
-	free_job(env, job);
+	if (job)
+		free_job(env, job);
 	return throw_error(env, "out of memory");
 }
 
-static bool get_args(napi_env env, napi_callback_info info, napi_value *args, size_t wanted)
+bool get_args(napi_env env, napi_callback_info info, napi_value *args, size_t wanted)
 {
 	size_t count = MAX_ARGS;
 	return napi_get_cb_info(env, info, &count, args, NULL, NULL) == napi_ok && count >= wanted;
@@ -540,6 +575,15 @@ static napi_value js_drop_cache(napi_env env, napi_callback_info info)
 	return call_with_numbers(env, info, system_drop_cache, NULL);
 }
 
+// mapLargeBlocks(): undefined
+static napi_value js_map_large_blocks(napi_env env, napi_callback_info info)
+{
+	(void)env;
+	(void)info;
+	system_map_large_blocks();
+	return NULL;
+}
+
 // trimMemory(): undefined
 static napi_value js_trim_memory(napi_env env, napi_callback_info info)
 {
@@ -567,28 +611,25 @@ static napi_value js_close_backing(napi_env env, napi_callback_info info)
 	return call_with_numbers(env, info, NULL, system_backing_close);
 }
 
-// exchange(path, message, fd): {bytes, fd}, or an errno
+// peerProcess(fd): pid, or -errno
+static napi_value js_peer_process(napi_env env, napi_callback_info info)
+{
+	return call_with_numbers(env, info, system_peer_process, NULL);
+}
+
+// exchange(path, message, fd): Promise<{bytes, fd} | errno>
 static napi_value js_exchange(napi_env env, napi_callback_info info)
 {
-	napi_value args[MAX_ARGS], result, bytes, fd_value;
-	const char *path;
-	const uint8_t *message;
-	size_t size;
-	int32_t fd;
-	if (!get_args(env, info, args, 3) || !text_of(env, args[0], &path) ||
-	    !bytes_of(env, args[1], &message, &size) || napi_get_value_int32(env, args[2], &fd) != napi_ok)
-		return bad_arguments(env, NULL);
-	struct exchange_reply reply;
-	int error = system_exchange(path, message, size, fd, &reply);
-	if (error)
-		return errno_value(env, error);
-	if (napi_create_buffer_copy(env, reply.size, reply.bytes, NULL, &bytes) != napi_ok ||
-	    napi_create_int32(env, reply.fd, &fd_value) != napi_ok ||
-	    napi_create_object(env, &result) != napi_ok ||
-	    napi_set_named_property(env, result, "bytes", bytes) != napi_ok ||
-	    napi_set_named_property(env, result, "fd", fd_value) != napi_ok)
-		return throw_error(env, "out of memory");
-	return result;
+	napi_value args[MAX_ARGS];
+	struct job *job = new_job(JOB_EXCHANGE);
+	if (!job || !(job->exchange = calloc(1, sizeof *job->exchange)))
+		return out_of_memory(env, job);
+	job->exchange->reply.fd = -1;
+	if (!get_args(env, info, args, 3) || !text_of(env, args[0], &job->exchange->path) ||
+	    !bytes_of(env, args[1], &job->in, &job->in_size) ||
+	    napi_get_value_int32(env, args[2], &job->exchange->fd) != napi_ok)
+		return bad_arguments(env, job);
+	return start_job(env, job, args, 3);
 }
 
 NAPI_MODULE_INIT()
@@ -613,13 +654,16 @@ NAPI_MODULE_INIT()
 		{"lsetxattr", js_lsetxattr},
 		{"lutimes", js_lutimes},
 		{"dropCache", js_drop_cache},
+		{"mapLargeBlocks", js_map_large_blocks},
 		{"trimMemory", js_trim_memory},
 		{"sendDatagram", js_send_datagram},
 		{"makeInterruptible", js_make_interruptible},
 		{"interruptThread", js_interrupt_thread},
 		{"openBacking", js_open_backing},
 		{"closeBacking", js_close_backing},
+		{"peerProcess", js_peer_process},
 		{"exchange", js_exchange},
+		{"openLayer", js_open_layer},
 	};
 	for (size_t i = 0; i < COUNT(functions); i++) {
 		napi_value function;

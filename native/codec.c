@@ -3,10 +3,12 @@
 
 #include "codec.h"
 #include "crc64.h"
+#include "large-member.h"
+#include "sha256.h"
+#include "spool.h"
 
 #include <errno.h>
 #include <libdeflate.h>
-#include <openssl/evp.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,18 +19,12 @@
 #define GZIP_HEADER_SIZE 10
 #define GZIP_TRAILER_SIZE 8
 #define MAX_GZIP_LEVEL 12
-// Pieces are read this much at a time where they need not be together in memory.
-#define READ_SIZE (1 << 20)
 
-static const char NO_MEMORY[] = "out of memory";
-static const char BAD_PIECE[] = "a piece lies outside of its source";
-static const char SHORT_SPOOL[] = "the temporary file is shorter than it should be";
 
 static __thread struct libdeflate_compressor *deflaters[MAX_GZIP_LEVEL + 1];
 static __thread struct libdeflate_decompressor *inflater;
 static __thread ZSTD_CCtx *zstd_compressor;
 static __thread ZSTD_DCtx *zstd_decompressor;
-static __thread EVP_MD_CTX *hasher;
 static __thread uint8_t *scratch;
 static __thread size_t scratch_size;
 
@@ -51,52 +47,6 @@ static void scratch_trim(void)
 		scratch = NULL;
 		scratch_size = 0;
 	}
-}
-
-static const char *read_spool(int fd, uint8_t *out, size_t size, uint64_t offset)
-{
-	while (size > 0) {
-		ssize_t n = pread(fd, out, size, (off_t)offset);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return "the temporary file cannot be read";
-		if (n == 0)
-			return SHORT_SPOOL;
-		out += n;
-		size -= (size_t)n;
-		offset += (uint64_t)n;
-	}
-	return NULL;
-}
-
-// Where a piece is in memory, or NULL with `*file_offset` set when it is in the file.
-static const char *locate(const struct spool *spool, const struct piece_lists *lists, size_t piece, const uint8_t **at,
-			  size_t *size, uint64_t *file_offset)
-{
-	double offset = lists->offsets[piece], length = lists->sizes[piece];
-	if (!(length >= 0 && length <= 9007199254740991.0) || !(offset >= -9007199254740991.0 && offset <= 9007199254740991.0))
-		return BAD_PIECE;
-	const uint8_t *base = spool->memory;
-	size_t limit = spool->memory_size;
-	uint64_t start;
-	if (offset < 0) {
-		base = lists->literals;
-		limit = lists->literals_size;
-		start = (uint64_t)(-1 - offset);
-	} else {
-		start = (uint64_t)offset;
-	}
-	*size = (size_t)length;
-	*file_offset = start;
-	if (offset >= 0 && !base) {
-		*at = NULL;
-		return NULL;
-	}
-	if (start > limit || *size > limit - start)
-		return BAD_PIECE;
-	*at = base + start;
-	return NULL;
 }
 
 // The bytes of a list: in place when it is one piece of memory, else gathered into this thread's scratch memory.
@@ -211,6 +161,12 @@ const char *compress_members(enum member_kind kind, int level, const struct spoo
 	for (size_t i = 0, first = 0; i < lists->lists; first += lists->counts[i++]) {
 		const uint8_t *in;
 		size_t in_size;
+		if (is_large_member(lists, first, lists->counts[i])) {
+			struct large_member member = {kind, level, lists, spool, first, lists->counts[i]};
+			if ((error = compress_large_member(&member, &out, &used, &capacity, &sizes[i])))
+				break;
+			continue;
+		}
 		if ((error = gather(spool, lists, first, lists->counts[i], &in, &in_size)))
 			break;
 		size_t bound = member_bound(kind, level, in_size);
@@ -242,25 +198,7 @@ const char *compress_members(enum member_kind kind, int level, const struct spoo
 	return *bytes ? NULL : NO_MEMORY;
 }
 
-// The implementation is looked up once: EVP_sha256() would look it up for every hash.
-static const EVP_MD *sha256(void)
-{
-	static EVP_MD *fetched;
-	EVP_MD *known = __atomic_load_n(&fetched, __ATOMIC_ACQUIRE);
-	if (known)
-		return known;
-	EVP_MD *fresh = EVP_MD_fetch(NULL, "SHA256", NULL);
-	if (!fresh)
-		return NULL;
-	if (__atomic_compare_exchange_n(&fetched, &known, fresh, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
-		return fresh;
-	EVP_MD_free(fresh);
-	return known;
-}
-
-static const char HASH_FAILED[] = "SHA-256 is not available";
-
-static const char *hash_list(EVP_MD_CTX *context, const struct spool *spool, const struct piece_lists *lists,
+static const char *hash_list(SHA256_CTX *context, const struct spool *spool, const struct piece_lists *lists,
 			     size_t first, size_t count)
 {
 	const uint8_t *at;
@@ -271,8 +209,7 @@ static const char *hash_list(EVP_MD_CTX *context, const struct spool *spool, con
 		if (error)
 			return error;
 		if (at) {
-			if (!EVP_DigestUpdate(context, at, size))
-				return HASH_FAILED;
+			SHA256_Update(context, at, size);
 			continue;
 		}
 		uint8_t *buffer = scratch_of(size < READ_SIZE ? size + 1 : READ_SIZE);
@@ -282,8 +219,7 @@ static const char *hash_list(EVP_MD_CTX *context, const struct spool *spool, con
 			size_t part = size < READ_SIZE ? size : READ_SIZE;
 			if ((error = read_spool(spool->fd, buffer, part, offset)))
 				return error;
-			if (!EVP_DigestUpdate(context, buffer, part))
-				return HASH_FAILED;
+			SHA256_Update(context, buffer, part);
 			offset += part;
 			size -= part;
 		}
@@ -296,15 +232,12 @@ const char *hash_pieces(const struct spool *spool, const struct piece_lists *lis
 	const char *error = check_counts(lists);
 	if (error)
 		return error;
-	if (!sha256() || (!hasher && !(hasher = EVP_MD_CTX_new())))
-		return HASH_FAILED;
 	for (size_t i = 0, first = 0; i < lists->lists; first += lists->counts[i++]) {
-		if (!EVP_DigestInit_ex(hasher, sha256(), NULL))
-			return HASH_FAILED;
-		if ((error = hash_list(hasher, spool, lists, first, lists->counts[i])))
+		SHA256_CTX context;
+		SHA256_Init(&context);
+		if ((error = hash_list(&context, spool, lists, first, lists->counts[i])))
 			return error;
-		if (!EVP_DigestFinal_ex(hasher, hashes + 32 * i, NULL))
-			return HASH_FAILED;
+		SHA256_Final(hashes + 32 * i, &context);
 	}
 	return NULL;
 }
@@ -467,14 +400,11 @@ static bool unpack_stream(const struct unpacking *unpacking, size_t stream, size
 		return false;
 	for (size_t i = first_chunk; i < first_chunk + count; i++) {
 		const double *chunk = unpacking->chunks + 3 * i;
-		uint8_t hash[EVP_MAX_MD_SIZE];
+		uint8_t hash[SHA256_DIGEST_LENGTH];
 		if (!size_of(chunk[0], &start) || !size_of(chunk[1], &length) || !size_of(chunk[2], &offset) || start > size ||
 		    length > size - start)
 			return false;
-		if (unpacking->hashes && (!EVP_DigestInit_ex(hasher, sha256(), NULL) ||
-					  !EVP_DigestUpdate(hasher, output + start, length) ||
-					  !EVP_DigestFinal_ex(hasher, hash, NULL) ||
-					  memcmp(hash, unpacking->hashes + 32 * i, 32) != 0))
+		if (unpacking->hashes && memcmp(sha256_of(output + start, length, hash), unpacking->hashes + 32 * i, sizeof hash) != 0)
 			return false;
 	}
 	for (size_t i = first_chunk; i < first_chunk + count; i++) {
@@ -488,8 +418,6 @@ static bool unpack_stream(const struct unpacking *unpacking, size_t stream, size
 const char *unpack_streams(const struct unpacking *unpacking, uint8_t *unpacked)
 {
 	size_t first_chunk = 0;
-	if (!sha256() || (!hasher && !(hasher = EVP_MD_CTX_new())))
-		return HASH_FAILED;
 	for (size_t stream = 0; stream < unpacking->stream_count; stream++) {
 		double count = unpacking->streams[4 * stream + 3];
 		if (!(count >= 0 && count <= (double)(unpacking->chunk_count - first_chunk)))
@@ -502,39 +430,35 @@ const char *unpack_streams(const struct unpacking *unpacking, uint8_t *unpacked)
 }
 
 struct sha256_stream {
-	EVP_MD_CTX *context;
+	SHA256_CTX context;
 };
 
 struct sha256_stream *sha256_stream_new(void)
 {
-	struct sha256_stream *stream = calloc(1, sizeof *stream);
-	if (stream && sha256() && (stream->context = EVP_MD_CTX_new()) &&
-	    EVP_DigestInit_ex(stream->context, sha256(), NULL))
-		return stream;
-	sha256_stream_free(stream);
-	return NULL;
+	struct sha256_stream *stream = malloc(sizeof *stream);
+	if (stream)
+		SHA256_Init(&stream->context);
+	return stream;
 }
 
 void sha256_stream_free(struct sha256_stream *stream)
 {
-	if (stream)
-		EVP_MD_CTX_free(stream->context);
 	free(stream);
 }
 
-const char *sha256_stream_update(struct sha256_stream *stream, const uint8_t *bytes, size_t size)
+void sha256_stream_update(struct sha256_stream *stream, const uint8_t *bytes, size_t size)
 {
-	return EVP_DigestUpdate(stream->context, bytes, size) ? NULL : HASH_FAILED;
+	SHA256_Update(&stream->context, bytes, size);
 }
 
 const char *sha256_stream_update_pieces(struct sha256_stream *stream, const struct spool *spool,
 					const struct piece_lists *lists)
 {
 	const char *error = check_counts(lists);
-	return error ? error : hash_list(stream->context, spool, lists, 0, lists->pieces);
+	return error ? error : hash_list(&stream->context, spool, lists, 0, lists->pieces);
 }
 
-const char *sha256_stream_final(struct sha256_stream *stream, uint8_t *hash)
+void sha256_stream_final(struct sha256_stream *stream, uint8_t *hash)
 {
-	return EVP_DigestFinal_ex(stream->context, hash, NULL) ? NULL : HASH_FAILED;
+	SHA256_Final(hash, &stream->context);
 }

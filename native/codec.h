@@ -68,10 +68,10 @@ const char *unpack_streams(const struct unpacking *unpacking, uint8_t *unpacked)
 
 struct sha256_stream *sha256_stream_new(void);
 void sha256_stream_free(struct sha256_stream *stream);
-const char *sha256_stream_update(struct sha256_stream *stream, const uint8_t *bytes, size_t size);
+void sha256_stream_update(struct sha256_stream *stream, const uint8_t *bytes, size_t size);
 // Updates with all lists, one after the other.
 const char *sha256_stream_update_pieces(struct sha256_stream *stream, const struct spool *spool,
 					const struct piece_lists *lists);
-const char *sha256_stream_final(struct sha256_stream *stream, uint8_t *hash);
+void sha256_stream_final(struct sha256_stream *stream, uint8_t *hash);
 
 #endif

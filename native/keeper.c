@@ -81,9 +81,30 @@ struct message {
 	int fd;
 };
 
+// Keeps the first descriptor that came with a message, and closes all others.
+static int first_descriptor(struct msghdr *header)
+{
+	int first = -1;
+	for (struct cmsghdr *attached = CMSG_FIRSTHDR(header); attached; attached = CMSG_NXTHDR(header, attached)) {
+		if (attached->cmsg_level != SOL_SOCKET || attached->cmsg_type != SCM_RIGHTS)
+			continue;
+		size_t count = (attached->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+		for (size_t i = 0; i < count; i++) {
+			int fd;
+			memcpy(&fd, CMSG_DATA(attached) + i * sizeof fd, sizeof fd);
+			if (first < 0)
+				first = fd;
+			else
+				close(fd);
+		}
+	}
+	return first;
+}
+
 // Waits for a message; false when there is none. Its descriptor (-1: none) is the caller's.
 static bool receive(int client, struct message *message)
 {
+	// CMSG_SPACE is rounded up, so that a second descriptor may fit where one was meant.
 	union {
 		struct cmsghdr header;
 		char space[CMSG_SPACE(sizeof(int))];
@@ -93,14 +114,12 @@ static bool receive(int client, struct message *message)
 		.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control.space};
 	message->fd = -1;
 	ssize_t size = recvmsg(client, &header, MSG_CMSG_CLOEXEC);
-	if (size <= 0)
+	if (size < 0)
 		return false;
-	struct cmsghdr *attached = CMSG_FIRSTHDR(&header);
-	if (attached && attached->cmsg_level == SOL_SOCKET && attached->cmsg_type == SCM_RIGHTS)
-		memcpy(&message->fd, CMSG_DATA(attached), sizeof message->fd);
+	message->fd = first_descriptor(&header);
 	message->bytes[size] = 0;
 	message->size = (size_t)size;
-	return !(header.msg_flags & MSG_TRUNC);
+	return size > 0 && !(header.msg_flags & MSG_TRUNC);
 }
 
 static void reply(int client, char letter, const char *text, size_t size, int fd)

@@ -6,11 +6,13 @@
 #endif
 #include <fcntl.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -37,7 +39,7 @@ int system_umount(const char *target, int flags)
 
 int system_mknod(const char *path, uint32_t mode, uint32_t major, uint32_t minor)
 {
-	return errno_of(mknod(path, mode, makedev(major, minor)));
+	return errno_of((int)syscall(SYS_mknodat, AT_FDCWD, path, mode, (unsigned)makedev(major, minor)));
 }
 
 int system_lsetxattr(const char *path, const char *name, const void *value, size_t size)
@@ -57,11 +59,57 @@ int system_drop_cache(int fd)
 	return posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
 }
 
+static void close_file(FILE **file)
+{
+	if (*file)
+		fclose(*file);
+}
+
+// A mapping of /proc/self/smaps that nobody can write to, that is of a file, and of which no page is a copy of our own.
+struct constant_mapping {
+	unsigned long start, end;
+	bool is_constant;
+};
+
+// Unmaps what was read of programs and libraries: it is in the page cache, from where it comes back when it is used again.
+// Only pages that are the file's own: what the loader has written to, and made constant after that, would be lost.
+static void unmap_constants(void)
+{
+	__attribute__((cleanup(close_file))) FILE *maps = fopen("/proc/self/smaps", "re");
+	if (!maps)
+		return;
+	char line[512];
+	struct constant_mapping mapping = {0};
+	while (fgets(line, sizeof line, maps)) {
+		unsigned long start, end, inode, kib;
+		char rights[8];
+		if (sscanf(line, "%lx-%lx %7s %*s %*s %lu", &start, &end, rights, &inode) == 4) {
+			mapping = (struct constant_mapping){start, end, inode != 0 && rights[1] == '-' && rights[3] == 'p'};
+		} else if (sscanf(line, "Anonymous: %lu kB", &kib) == 1 || sscanf(line, "Swap: %lu kB", &kib) == 1) {
+			if (kib > 0)
+				mapping.is_constant = false;
+		} else if (strncmp(line, "VmFlags:", 8) == 0 && mapping.is_constant) {
+			madvise((void *)mapping.start, mapping.end - mapping.start, MADV_DONTNEED);
+			mapping.is_constant = false;
+		}
+	}
+}
+
+// glibc raises its threshold to the size of whatever it unmaps, up to 32 MiB: later blocks below that are cut out of the
+// heaps of threads, which grow by the largest that were ever there at once and hardly ever shrink.
+void system_map_large_blocks(void)
+{
+#ifdef __GLIBC__
+	mallopt(M_MMAP_THRESHOLD, 128 << 10);
+#endif
+}
+
 void system_trim_memory(void)
 {
 #ifdef __GLIBC__
 	malloc_trim(0);
 #endif
+	unmap_constants();
 }
 
 // Closes *fd when it leaves its scope; errno stays what it was.
@@ -147,8 +195,10 @@ int system_make_interruptible(void)
 	sigaddset(&wake, WAKE_SIGNAL);
 	if (sigaction(WAKE_SIGNAL, &action, NULL) < 0)
 		return -errno;
-	int error = pthread_sigmask(SIG_UNBLOCK, &wake, NULL);
-	return error ? -error : (int)syscall(SYS_gettid);
+	// The calling thread's, on Linux.
+	if (sigprocmask(SIG_UNBLOCK, &wake, NULL) < 0)
+		return -errno;
+	return (int)syscall(SYS_gettid);
 }
 
 int system_interrupt_thread(int thread)
@@ -176,6 +226,13 @@ int system_backing_close(int session, int id)
 {
 	uint32_t backing = (uint32_t)id;
 	return errno_of(ioctl(session, BACKING_CLOSE, &backing));
+}
+
+int system_peer_process(int fd)
+{
+	struct ucred peer;
+	socklen_t size = sizeof peer;
+	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0 ? -errno : peer.pid;
 }
 
 // A socket whose time is up says EAGAIN.

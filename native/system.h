@@ -15,7 +15,10 @@ int system_lsetxattr(const char *path, const char *name, const void *value, size
 int system_lutimes(const char *path, int64_t seconds, long nanoseconds);
 // Gives back the clean pages that the page cache has of a file.
 int system_drop_cache(int fd);
-// Gives memory that has been freed back to the system, where the C library keeps it.
+// From now on, memory blocks of 128 KiB and more go back to the system when they are freed.
+void system_map_large_blocks(void);
+// Gives memory that has been freed back to the system, where the C library keeps it, and unmaps what can be had again from
+// programs' files.
 void system_trim_memory(void);
 // One datagram to the unix socket at `path` (`@name`: in the abstract namespace); waits 5 seconds for a full queue.
 int system_send_datagram(const char *path, const void *bytes, size_t size);
@@ -28,6 +31,9 @@ int system_interrupt_thread(int thread);
 // Names an open file to a FUSE session, for passthrough. Returns its id, or -errno.
 int system_backing_open(int session, int fd);
 int system_backing_close(int session, int id);
+
+// The process that connected the unix socket `fd`, 0 when it is in another pid namespace; or -errno.
+int system_peer_process(int fd);
 
 #define EXCHANGE_SIZE 4096
 struct exchange_reply {
