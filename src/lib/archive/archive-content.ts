@@ -1,8 +1,8 @@
 // The blobs of an archive as a content store for reading.
 
+import {openFileBlob} from '../blob/file-blob.ts'
+import {verifyStream} from '../blob/verified-stream.ts'
 import {CodedError} from '../errors/coded-error.ts'
-import {openFileBlob} from '../io/file-blob.ts'
-import {verifyStream} from '../io/verified-stream.ts'
 import type {CallOptions, ContentStore, OpenBlob} from '../oci/content-store.ts'
 import type {Descriptor} from '../oci/descriptor.ts'
 import type {Digest} from '../oci/digest.ts'

@@ -2,10 +2,10 @@
 
 import {type FileHandle, open} from 'node:fs/promises'
 import {posix} from 'node:path'
-import {CodedError} from '../errors/coded-error.ts'
-import {readFully} from '../io/file-blob.ts'
+import {readFully} from '../blob/file-blob.ts'
+import {CodedError, codeOf, messageOf} from '../errors/coded-error.ts'
 import type {CallOptions} from '../oci/content-store.ts'
-import {createTarScanner} from '../tar/scanner.ts'
+import {TarScanner} from '../tar/scanner.ts'
 import {DEFAULT_TAR_LIMITS, payloadOffsetOf, type TarEntry} from '../tar/tar-entry.ts'
 
 /** Where a member's payload is in the file, bytes. */
@@ -99,28 +99,41 @@ async function scanHeaders(
 ): Promise<void> {
   const {size} = await handle.stat()
   let payloadEnd = 0
-  const scanner = createTarScanner(
-    entry => {
+  const entries: TarEntry[] = []
+  const scanner = new TarScanner(entry => entries.push(entry), {
+    limits: {...DEFAULT_TAR_LIMITS, entries: MAX_MEMBERS},
+  })
+  const push = (bytes: Uint8Array): void => {
+    naming(where, () => scanner.push(bytes))
+    for (const entry of entries.splice(0)) {
       onEntry(entry)
       payloadEnd = payloadOffsetOf(entry) + entry.size
       if (payloadEnd > size) {
         throw new CodedError('corrupt', `Cannot use ${where}: it is truncated, inside "${entry.path}"`)
       }
-    },
-    {...DEFAULT_TAR_LIMITS, entries: MAX_MEMBERS},
-  )
+    }
+  }
   const zeros = Buffer.alloc(1024 * 1024)
   for (let offset = 0; offset < size; ) {
     signal?.throwIfAborted()
     if (offset < payloadEnd) {
       const skipped = Math.min(payloadEnd - offset, zeros.length)
-      scanner.push(zeros.subarray(0, skipped))
+      push(zeros.subarray(0, skipped))
       offset += skipped
     } else {
       const bytes = await readFully(handle, offset, Math.min(READ_SIZE, size - offset), where)
-      scanner.push(bytes)
+      push(bytes)
       offset += bytes.length
     }
   }
-  scanner.end()
+  naming(where, () => scanner.end())
+}
+
+/** Runs a step of a scanner, whose errors do not say what it reads. */
+function naming(where: string, step: () => unknown): void {
+  try {
+    step()
+  } catch (cause) {
+    throw new CodedError(codeOf(cause), `Cannot use ${where}: ${messageOf(cause)}`, {cause})
+  }
 }

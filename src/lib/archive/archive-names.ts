@@ -1,7 +1,7 @@
 // The names that imported images get.
 
 import {formatReference, parseReference, withDefaultTag} from '../oci/reference.ts'
-import type {ArchivedImage} from './open-archive.ts'
+import type {ArchivedImage} from './image-archive.ts'
 
 /**
  * Full names for an image of an archive. A bare tag, which is all that many OCI archives hold, needs `baseName`

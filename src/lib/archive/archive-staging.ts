@@ -1,13 +1,14 @@
 // Where an archive is put together: a temporary layout beside its final name, so that it appears whole or not at all.
 
 import {randomBytes} from 'node:crypto'
-import {mkdir, mkdtemp, open, rename, rm, stat} from 'node:fs/promises'
+import {mkdir, rm} from 'node:fs/promises'
 import {tmpdir} from 'node:os'
 import {dirname, join} from 'node:path'
-import {CodedError, hasCode} from '../errors/coded-error.ts'
+import {canStageBeside, findOutput, type OutputPlace, openOutput} from '../io/output.ts'
+import {makeTemporaryDirectory} from '../io/temporary-directory.ts'
 import {createBlobFiles} from '../layout/blob-files.ts'
 import {type LayoutPaths, layoutPaths} from '../layout/layout-paths.ts'
-import {syncDirectory, writeError} from '../layout/staged-file.ts'
+import {writeError} from '../layout/staged-file.ts'
 import type {CallOptions, ContentStore} from '../oci/content-store.ts'
 import {type MemberToWrite, writeTar} from './tar-writer.ts'
 
@@ -21,15 +22,10 @@ export interface ArchiveStaging extends AsyncDisposable {
   finish(members: Iterable<MemberToWrite> | AsyncIterable<MemberToWrite>, options: CallOptions): Promise<void>
 }
 
-/** Prepares to write the archive `path`: a file, which is replaced, or a pipe or device, which is written to. */
+/** Prepares to write the archive at `path`: a file, which is replaced, or whatever else can be written to. */
 export async function stageArchive(path: string, name: string): Promise<ArchiveStaging> {
-  const isFile = await isFileOrAbsent(path)
-  const directory = await makeDirectory(path, isFile).catch(cause => {
-    throw hasCode(cause, 'not-found')
-      ? new CodedError('not-found', `Cannot write "${path}": there is no directory "${dirname(path)}"`, {
-          cause,
-        })
-      : writeError({root: dirname(path)}, cause)
+  const {place, directory} = await prepare(path).catch(cause => {
+    throw writeError({root: dirname(path)}, cause)
   })
   const paths = layoutPaths(join(directory, 'layout'))
   return {
@@ -38,8 +34,9 @@ export async function stageArchive(path: string, name: string): Promise<ArchiveS
     scratch: directory,
     async finish(members, options) {
       try {
-        if (isFile) await writeFileWhole(path, join(directory, 'archive.tar'), members, options)
-        else await writeToDevice(path, members, options)
+        await using output = await openOutput(place, {...options, staged: join(directory, 'archive.tar')})
+        await writeTar(members, output, options)
+        await output.commit()
       } catch (cause) {
         throw writeError({root: dirname(path)}, cause)
       }
@@ -48,46 +45,13 @@ export async function stageArchive(path: string, name: string): Promise<ArchiveS
   }
 }
 
-async function writeFileWhole(
-  path: string,
-  temporary: string,
-  members: Iterable<MemberToWrite> | AsyncIterable<MemberToWrite>,
-  options: CallOptions,
-): Promise<void> {
-  {
-    await using file = await open(temporary, 'wx', 0o644)
-    await writeTar(members, file, options)
-    await file.sync()
+/** Beside a file, so that the finished archive need only be renamed; else among temporary files. */
+async function prepare(path: string): Promise<{readonly place: OutputPlace; readonly directory: string}> {
+  const place = await findOutput(path)
+  if (place.kind !== 'file' || (place.existing && !(await canStageBeside(place.path)))) {
+    return {place, directory: await makeTemporaryDirectory(tmpdir(), 'ctr-remote-archive-')}
   }
-  await rename(temporary, path)
-  await syncDirectory(dirname(path))
-}
-
-async function writeToDevice(
-  path: string,
-  members: Iterable<MemberToWrite> | AsyncIterable<MemberToWrite>,
-  options: CallOptions,
-): Promise<void> {
-  await using file = await open(path, 'w')
-  await writeTar(members, file, options)
-}
-
-async function isFileOrAbsent(path: string): Promise<boolean> {
-  try {
-    const found = await stat(path)
-    if (found.isDirectory()) {
-      throw new CodedError('invalid-argument', `Cannot write the archive "${path}": it is a directory`)
-    }
-    return found.isFile()
-  } catch (error) {
-    if (hasCode(error, 'not-found')) return true
-    throw error
-  }
-}
-
-async function makeDirectory(path: string, isFile: boolean): Promise<string> {
-  if (!isFile) return mkdtemp(join(tmpdir(), 'ctr-remote-archive-'))
-  const directory = `${path}.${randomBytes(6).toString('hex')}.tmp`
+  const directory = `${place.path}.${randomBytes(6).toString('hex')}.tmp`
   await mkdir(directory, {mode: 0o700})
-  return directory
+  return {place, directory}
 }

@@ -1,9 +1,10 @@
 // The archive of `docker save` (moby image/tarexport): manifest.json names configs and layers, which are plain tars.
 
 import {open} from 'node:fs/promises'
+import {detectCompression, MAGIC_SIZE} from '../blob/detect-compression.ts'
+import {readFully} from '../blob/file-blob.ts'
+import {createDigester, digestOf} from '../blob/sha256.ts'
 import {CodedError} from '../errors/coded-error.ts'
-import {readFully} from '../io/file-blob.ts'
-import {createDigester, digestOf} from '../io/sha256.ts'
 import type {CallOptions} from '../oci/content-store.ts'
 import {type Descriptor, isRecord} from '../oci/descriptor.ts'
 import type {Digest} from '../oci/digest.ts'
@@ -14,10 +15,10 @@ import {
   MAX_LAYERS,
   parseImageConfig,
 } from '../oci/manifest.ts'
-import {DOCKER_CONFIG, DOCKER_LAYER, DOCKER_LAYER_GZIP, DOCKER_MANIFEST} from '../oci/media-type.ts'
+import {DOCKER_CONFIG, DOCKER_MANIFEST, type LayerCompression, layerMediaType} from '../oci/media-type.ts'
 import {type ArchivedBlob, createArchiveContent} from './archive-content.ts'
 import {type ArchiveMembers, type Member, readMember} from './archive-members.ts'
-import type {ArchivedImage, ImageArchive} from './open-archive.ts'
+import type {ArchivedImage, ImageArchive} from './image-archive.ts'
 
 /** One entry of manifest.json. */
 export interface DockerArchiveEntry {
@@ -32,8 +33,8 @@ const HASH_CHUNK_SIZE = 1024 * 1024
 
 /**
  * Reads the images of a `docker save` archive as Docker schema 2 manifests over its own files. An uncompressed layer's
- * digest is the DiffID that the config claims, which is checked when the layer is read; a gzip layer, which Docker
- * loads too, is hashed here.
+ * digest is the DiffID that the config claims, which is checked when the layer is read; a compressed layer,
+ * which Docker loads too, is hashed here.
  */
 export async function readDockerArchive(
   members: ArchiveMembers,
@@ -43,8 +44,8 @@ export async function readDockerArchive(
   const entries = parseEntries(await readMember(members, 'manifest.json', MAX_MANIFEST_JSON_SIZE), where)
   const blobs = new Map<Digest, ArchivedBlob>()
   const images: ArchivedImage[] = []
-  const hashGzip = onceByOffset(member => hashMember(members, member, options))
-  for (const entry of entries) images.push(await readImage(members, entry, blobs, hashGzip))
+  const hashCompressed = onceByOffset(member => hashMember(members, member, options))
+  for (const entry of entries) images.push(await readImage(members, entry, blobs, hashCompressed))
   const {file, where: name} = members
   return {images, content: createArchiveContent({file, name, find: digest => blobs.get(digest)})}
 }
@@ -53,7 +54,7 @@ async function readImage(
   members: ArchiveMembers,
   entry: DockerArchiveEntry,
   blobs: Map<Digest, ArchivedBlob>,
-  hashGzip: (member: Member) => Promise<Digest>,
+  hashCompressed: (member: Member) => Promise<Digest>,
 ): Promise<ArchivedImage> {
   const configBytes = await readMember(members, entry.Config, MAX_CONFIG_SIZE)
   const config = parseImageConfig(configBytes, `the config "${entry.Config}" in ${members.where}`)
@@ -68,10 +69,10 @@ async function readImage(
   for (const [index, name] of entry.Layers.entries()) {
     const member = members.find(name)
     if (!member) throw new CodedError('corrupt', `Cannot use ${members.where}: it lacks the layer "${name}"`)
-    const isGzip = await startsWithGzip(members, member)
-    const digest = isGzip ? await hashGzip(member) : diffIds[index]!
+    const compression = await compressionOfLayer(members, member, name)
+    const digest = compression === 'none' ? diffIds[index]! : await hashCompressed(member)
     blobs.set(digest, member)
-    layers.push({mediaType: isGzip ? DOCKER_LAYER_GZIP : DOCKER_LAYER, digest, size: member.size})
+    layers.push({mediaType: layerMediaType(compression, 'docker'), digest, size: member.size})
   }
   const manifest: ImageManifest = {
     schemaVersion: 2,
@@ -98,10 +99,19 @@ function onceByOffset(hash: (member: Member) => Promise<Digest>): (member: Membe
   }
 }
 
-async function startsWithGzip(members: ArchiveMembers, {offset, size}: Member): Promise<boolean> {
-  if (size < 2) return false
+/** Docker loads compressed layers too, of whatever name; throws `unsupported` for a compression that layers do not have. */
+async function compressionOfLayer(
+  members: ArchiveMembers,
+  {offset, size}: Member,
+  name: string,
+): Promise<LayerCompression> {
   await using file = await open(members.file, 'r')
-  return (await readFully(file, offset, 2, members.where)).toString('hex') === '1f8b'
+  const found = detectCompression(await readFully(file, offset, Math.min(MAGIC_SIZE, size), members.where))
+  if (found === 'none' || found === 'gzip' || found === 'zstd') return found
+  throw new CodedError(
+    'unsupported',
+    `Cannot use the layer "${name}" in ${members.where}: ${found} is not supported, only gzip and zstd are`,
+  )
 }
 
 async function hashMember(
@@ -134,18 +144,20 @@ function parseEntries(bytes: Uint8Array, where: string): DockerArchiveEntry[] {
 function parseEntry(value: unknown, where: string): DockerArchiveEntry {
   const isStrings = (list: unknown): list is string[] =>
     Array.isArray(list) && list.every(item => typeof item === 'string')
-  if (!isRecord(value) || typeof value.Config !== 'string' || !isStrings(value.Layers)) {
+  // Go writes null for no layers.
+  const layers = isRecord(value) && value.Layers === null ? [] : isRecord(value) && value.Layers
+  if (!isRecord(value) || typeof value.Config !== 'string' || !isStrings(layers)) {
     throw new CodedError('corrupt', `Cannot use ${where}: it lacks "Config" or "Layers"`)
   }
-  if (value.Layers.length > MAX_LAYERS) {
+  if (layers.length > MAX_LAYERS) {
     throw new CodedError(
       'corrupt',
-      `Cannot use ${where}: ${value.Layers.length} layers exceed the limit of ${MAX_LAYERS}`,
+      `Cannot use ${where}: ${layers.length} layers exceed the limit of ${MAX_LAYERS}`,
     )
   }
   const tags = value.RepoTags ?? null
   if (tags !== null && !isStrings(tags)) {
     throw new CodedError('corrupt', `Cannot use ${where}: "RepoTags" is no list of names`)
   }
-  return {Config: value.Config, RepoTags: tags, Layers: value.Layers}
+  return {Config: value.Config, RepoTags: tags, Layers: layers}
 }

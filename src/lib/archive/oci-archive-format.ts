@@ -6,7 +6,7 @@ import {hexOf} from '../oci/digest.ts'
 import {MAX_MANIFEST_SIZE} from '../oci/manifest.ts'
 import {createArchiveContent} from './archive-content.ts'
 import {type ArchiveMembers, readMember} from './archive-members.ts'
-import type {ImageArchive} from './open-archive.ts'
+import type {ImageArchive} from './image-archive.ts'
 
 /** Reads the images of an OCI archive; its blobs are served from where they are. */
 export async function readOciArchive(

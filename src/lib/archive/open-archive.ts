@@ -1,32 +1,18 @@
 // Opens an archive of images, as `ctr`, `docker save`, skopeo and podman write them, whichever of the two formats it is.
 
 import {createReadStream} from 'node:fs'
-import {mkdtemp, open, rm, stat} from 'node:fs/promises'
+import {open, rm, stat} from 'node:fs/promises'
 import {tmpdir} from 'node:os'
 import {join} from 'node:path'
+import {decompressStream} from '../blob/decompress.ts'
+import {detectCompression, MAGIC_SIZE} from '../blob/detect-compression.ts'
 import {CodedError, hasCode} from '../errors/coded-error.ts'
-import {decompressStream} from '../io/decompress.ts'
-import type {CallOptions, ContentStore} from '../oci/content-store.ts'
-import type {Descriptor} from '../oci/descriptor.ts'
-import type {LayerCompression} from '../oci/media-type.ts'
+import {makeTemporaryDirectory} from '../io/temporary-directory.ts'
+import type {CallOptions} from '../oci/content-store.ts'
 import {type ArchiveMembers, readArchiveMembers} from './archive-members.ts'
 import {readDockerArchive} from './docker-archive-format.ts'
+import type {ImageArchive} from './image-archive.ts'
 import {readOciArchive} from './oci-archive-format.ts'
-
-/** One image of an archive. */
-export interface ArchivedImage {
-  /** The names that the archive gives it, as written there: full names, or bare tags in some OCI archives. */
-  readonly names: readonly string[]
-  /** The descriptor as the archive has it, with the annotations that hold its names. */
-  readonly target: Descriptor
-}
-
-/** An open archive; the opener disposes it. */
-export interface ImageArchive extends AsyncDisposable {
-  readonly format: 'oci' | 'docker'
-  readonly images: readonly ArchivedImage[]
-  readonly content: ContentStore
-}
 
 export interface OpenArchiveOptions extends CallOptions {
   /** Insists on a format; an archive that is both (Docker 25 and later, ctr) is OCI without. */
@@ -77,8 +63,9 @@ async function spoolIfNeeded(path: string, name: string, options: CallOptions): 
         : cause
     },
   )
-  if (isFile && compressionOf(await readStart(path)) === 'none') return {file: path, remove: async () => {}}
-  const directory = await mkdtemp(join(tmpdir(), 'ctr-remote-archive-'))
+  if (isFile && detectCompression(await readStart(path)) === 'none')
+    return {file: path, remove: async () => {}}
+  const directory = await makeTemporaryDirectory(tmpdir(), 'ctr-remote-archive-')
   const remove = () => rm(directory, {recursive: true, force: true})
   try {
     const file = join(directory, 'archive.tar')
@@ -94,36 +81,14 @@ async function spoolIfNeeded(path: string, name: string, options: CallOptions): 
 async function spoolTo(file: string, path: string, name: string, options: CallOptions): Promise<void> {
   await using output = await open(file, 'wx', 0o600)
   const source = createReadStream(path, {highWaterMark: 1024 * 1024})
-  for await (const bytes of decompressDetected(source, name, options)) {
+  for await (const bytes of decompressStream(source, name, options)) {
     options.signal?.throwIfAborted()
     await output.writeFile(bytes)
   }
 }
 
-async function* decompressDetected(
-  source: AsyncIterable<Uint8Array>,
-  name: string,
-  options: CallOptions,
-): AsyncGenerator<Uint8Array> {
-  const iterator = source[Symbol.asyncIterator]()
-  const first = await iterator.next()
-  const start: Uint8Array = first.done ? Buffer.alloc(0) : first.value
-  async function* whole(): AsyncGenerator<Uint8Array> {
-    yield start
-    yield* {[Symbol.asyncIterator]: () => iterator}
-  }
-  yield* decompressStream(whole(), compressionOf(start), name, options)
-}
-
 async function readStart(path: string): Promise<Uint8Array> {
   await using file = await open(path, 'r')
-  const {buffer, bytesRead} = await file.read(Buffer.alloc(4), 0, 4, 0)
+  const {buffer, bytesRead} = await file.read(Buffer.alloc(MAGIC_SIZE), 0, MAGIC_SIZE, 0)
   return buffer.subarray(0, bytesRead)
-}
-
-/** By magic number: RFC 1952 section 2.3.1, RFC 8878 section 3.1.1. */
-function compressionOf(start: Uint8Array): LayerCompression {
-  const hex = Buffer.from(start.subarray(0, 4)).toString('hex')
-  if (hex.startsWith('1f8b')) return 'gzip'
-  return hex === '28b52ffd' ? 'zstd' : 'none'
 }

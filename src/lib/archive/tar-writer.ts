@@ -2,7 +2,6 @@
 
 import {once} from 'node:events'
 import {createReadStream} from 'node:fs'
-import type {FileHandle} from 'node:fs/promises'
 import {type Pack, pack} from 'tar-stream'
 import {CodedError} from '../errors/coded-error.ts'
 import {raceAbort} from '../io/race-abort.ts'
@@ -15,10 +14,10 @@ export type MemberToWrite =
 
 const CHUNK_SIZE = 1024 * 1024
 
-/** Writes a tar of `members` at the current position of `output`, which stays open. Names are ASCII, under 100 bytes. */
+/** Writes a tar of `members` to `output`, which stays open. Names are ASCII, under 100 bytes. */
 export async function writeTar(
   members: Iterable<MemberToWrite> | AsyncIterable<MemberToWrite>,
-  output: FileHandle,
+  output: {write(bytes: Uint8Array): Promise<void>},
   options: CallOptions,
 ): Promise<void> {
   const tar = pack()
@@ -26,7 +25,7 @@ export async function writeTar(
   const signal = options.signal ? AbortSignal.any([options.signal, abort.signal]) : abort.signal
   const adding = addMembers(tar, members, signal).catch(error => void tar.destroy(error))
   try {
-    for await (const chunk of tar as AsyncIterable<Uint8Array>) await output.writeFile(chunk)
+    for await (const chunk of tar as AsyncIterable<Uint8Array>) await output.write(chunk)
   } finally {
     abort.abort()
     await adding

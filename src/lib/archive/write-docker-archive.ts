@@ -2,9 +2,9 @@
 
 import {open} from 'node:fs/promises'
 import {join} from 'node:path'
+import {decompressStream} from '../blob/decompress.ts'
+import {createDigester} from '../blob/sha256.ts'
 import {CodedError} from '../errors/coded-error.ts'
-import {decompressStream} from '../io/decompress.ts'
-import {createDigester} from '../io/sha256.ts'
 import type {CallOptions, ContentStore} from '../oci/content-store.ts'
 import type {Descriptor} from '../oci/descriptor.ts'
 import {type Digest, hexOf} from '../oci/digest.ts'
@@ -97,13 +97,12 @@ async function decompressLayer(
   file: string,
   options: CallOptions,
 ): Promise<number> {
-  const compression = layerCompressionOf(layer.mediaType) ?? 'none'
   const digester = createDigester()
   let size = 0
   await using blob = await content.open(layer, options)
   await using output = await open(file, 'w', 0o600)
   const where = `layer ${layer.digest} for ${content.name}`
-  for await (const bytes of decompressStream(blob.stream(options), compression, where, options)) {
+  for await (const bytes of decompressStream(blob.stream(options), where, options)) {
     digester.update(bytes)
     size += bytes.length
     await output.writeFile(bytes)

@@ -6,6 +6,14 @@ export interface Spool {
   readonly storage: number | Uint8Array
 }
 
+/** Bytes that are written from start to end, and then read anywhere. Whoever makes one closes it. */
+export interface SpoolWriter {
+  /** The bytes may be reused when it resolves. Throws `unavailable` when the disk is full. */
+  write(bytes: Uint8Array): Promise<void>
+  finish(): Promise<Spool>
+  close(): Promise<void>
+}
+
 /**
  * Many byte strings, described without copying them. String `i` is the concatenation of `counts[i]` consecutive
  * pieces; piece `j` is `sizes[j]` bytes at `offsets[j]` of the spool, or, where `offsets[j]` is negative, at

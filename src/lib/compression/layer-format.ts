@@ -6,7 +6,8 @@ import type {PlacedUnits} from '../estargz/toc-of-plan.ts'
 import type {CallOptions} from '../oci/content-store.ts'
 import type {Descriptor} from '../oci/descriptor.ts'
 import type {Digest} from '../oci/digest.ts'
-import type {BulkCodec, MemberKind, Spool} from './codec.ts'
+import type {BulkCodec, MemberKind, Spool, SpoolWriter} from './codec.ts'
+import type {JoinedPieces} from './joined-pieces.ts'
 
 /** How a layer is written: members of one kind, a TOC, and an ending that leads readers to it. */
 export interface Compressor {
@@ -23,21 +24,23 @@ export interface LayerToWrite {
   readonly chunkSize: number
   readonly spool: Spool
   readonly codec: BulkCodec
+  /** Where what is too large for memory can be kept. */
+  readonly createSpool: () => SpoolWriter
 }
 
-/** One layer under way. Disposing waits for what was begun, so that the spool can be released. */
+/** One layer under way. Disposing waits for what was begun, so that the spool can be released, and frees the ending. */
 export interface LayerFinisher extends AsyncDisposable {
   /** What follows the last member, once all have their places. `dataSize` is where in the blob it starts. */
   finish(placed: PlacedUnits, dataSize: number): Promise<LayerEnding>
 }
 
 export interface LayerEnding {
-  /** The TOC's JSON. */
-  readonly toc: Uint8Array
+  /** Of the TOC's JSON. */
+  readonly toc: {readonly digest: Digest; readonly size: number}
   /** The rest of the blob, in pieces. */
   readonly blobPieces: readonly Uint8Array[]
   /** What `blobPieces` decompress to: the rest of the layer's tar, which its DiffID covers. */
-  readonly tarPieces: readonly Uint8Array[]
+  readonly tar: JoinedPieces
   /** What the layer's descriptor tells its readers. */
   readonly annotations: Readonly<Record<string, string>>
   /** A TOC that is kept outside of the layer: a gzip'ed tar, one layer of the TOC image. */

@@ -28,10 +28,12 @@ export class CodedError extends Error {
   }
 }
 
-/** The code of any thrown value: aborts are `cancelled`, what nobody classified is `internal`. */
+/** The code of any thrown value: aborts are `cancelled`, time limits `unavailable`, what nobody classified is `internal`. */
 export function codeOf(error: unknown): ErrorCode {
   if (error instanceof CodedError) return error.code
   if (error instanceof Error && error.name === 'AbortError') return 'cancelled'
+  // What AbortSignal.timeout() aborts with.
+  if (error instanceof Error && error.name === 'TimeoutError') return 'unavailable'
   return codeOfSystemError(error) ?? 'internal'
 }
 

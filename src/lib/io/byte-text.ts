@@ -27,6 +27,14 @@ export function encodeByteText(text: string): Uint8Array {
   return Uint8Array.from(parts)
 }
 
+/**
+ * `text` as `decodeByteText` writes the bytes that it stands for, so that texts of the same bytes are the same: others than ours
+ * may escape what is UTF-8, or write lone surrogates that stand for no byte.
+ */
+export function canonicalByteText(text: string): string {
+  return text.isWellFormed() ? text : decodeByteText(encodeByteText(text))
+}
+
 function isAscii(bytes: Uint8Array): boolean {
   for (const byte of bytes) if (byte >= 0x80) return false
   return true

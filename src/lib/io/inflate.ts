@@ -3,8 +3,10 @@
 import {constants, createGunzip, createZstdDecompress} from 'node:zlib'
 import {CodedError, messageOf} from '../errors/coded-error.ts'
 
-/** Output pieces, bytes. */
-const CHUNK_SIZE = 256 << 10
+/** Output pieces, bytes: what may come of the input, so that a small one does not take a large buffer. */
+const MAX_CHUNK_SIZE = 256 << 10
+const MIN_CHUNK_SIZE = 1 << 10
+const USUAL_MOST_RATIO = 16
 
 /**
  * The first `maxSize` bytes of what `bytes` decompress to, or all when they are fewer. What comes after them is not
@@ -16,10 +18,12 @@ export async function inflatePrefix(
   bytes: Uint8Array,
   maxSize: number,
 ): Promise<Uint8Array> {
+  const likelySize = Math.min(maxSize, bytes.length * USUAL_MOST_RATIO)
+  const chunkSize = Math.min(MAX_CHUNK_SIZE, Math.max(MIN_CHUNK_SIZE, likelySize))
   const zlib =
     kind === 'gzip'
-      ? createGunzip({chunkSize: CHUNK_SIZE, finishFlush: constants.Z_SYNC_FLUSH})
-      : createZstdDecompress({chunkSize: CHUNK_SIZE})
+      ? createGunzip({chunkSize, finishFlush: constants.Z_SYNC_FLUSH})
+      : createZstdDecompress({chunkSize})
   const parts: Uint8Array[] = []
   let size = 0
   try {

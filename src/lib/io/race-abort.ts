@@ -3,6 +3,8 @@
 /** `work`, unless `signal` aborts before. */
 export async function raceAbort<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   if (!signal) return work
+  // Whoever gives up hears no more of it; that it fails later must not end the process.
+  work.catch(() => {})
   signal.throwIfAborted()
   const aborted = Promise.withResolvers<never>()
   const abort = () => aborted.reject(signal.reason)

@@ -20,6 +20,8 @@ export interface ReadLog {
   hits(): number
   /** Whether a block was ever read. */
   isTouched(block: number): boolean
+  /** How many blocks were ever read. */
+  touched(): number
 }
 
 export function createReadLog(blockCount: number): ReadLog {
@@ -38,5 +40,6 @@ export function openReadLog(memory: ReadLogMemory): ReadLog {
     },
     hits: () => Number(Atomics.load(hits, 0)),
     isTouched: block => touched.has(block),
+    touched: () => touched.count(),
   }
 }

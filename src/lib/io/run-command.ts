@@ -1,6 +1,6 @@
 // Running a helper program to its end: mount, runc, CNI plugins. Never through a shell.
 
-import {execa} from 'execa'
+import {constants} from 'node:os'
 import {CodedError} from '../errors/coded-error.ts'
 
 export interface CommandOptions {
@@ -15,7 +15,7 @@ export interface CommandOptions {
 }
 
 export interface CommandResult {
-  /** 128 + the signal's number for a program that died of a signal. */
+  /** For a program that died of a signal, 128 + the signal's number, as shells have it. */
   readonly exitCode: number
   readonly stdout: string
   readonly stderr: string
@@ -35,6 +35,8 @@ export async function runCommand(
 ): Promise<CommandResult> {
   options.signal?.throwIfAborted()
   const {cwd, env, signal, input = '', timeoutMs = 60_000} = options
+  // Loaded here: most of what can run a program does not, and it would be a tenth of their start.
+  const {execa} = await import('execa')
   const result = await execa(file, args, {
     reject: false,
     input,
@@ -57,7 +59,9 @@ export async function runCommand(
       `Cannot run ${JSON.stringify(file)}: the program is not installed`,
     )
   }
-  return {exitCode: result.exitCode ?? 128, stdout: result.stdout, stderr: result.stderr}
+  const {signal: deathSignal, stdout, stderr} = result
+  const exitCode = result.exitCode ?? 128 + (deathSignal === undefined ? 0 : constants.signals[deathSignal])
+  return {exitCode, stdout, stderr}
 }
 
 /** As `runCommand`, but an exit code other than 0 throws `failed-precondition` with what the program said. */

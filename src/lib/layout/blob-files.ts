@@ -1,21 +1,21 @@
 // The blobs of a layout directory as a content store.
 
 import {stat} from 'node:fs/promises'
+import {openFileBlob} from '../blob/file-blob.ts'
+import {createDigester} from '../blob/sha256.ts'
 import {CodedError, hasCode} from '../errors/coded-error.ts'
-import {openFileBlob} from '../io/file-blob.ts'
-import {createDigester} from '../io/sha256.ts'
 import type {
   BlobWriter,
   CallOptions,
   CommitOptions,
   ContentInfo,
-  ContentStore,
+  StoredContent,
   WriteHint,
 } from '../oci/content-store.ts'
 import type {Descriptor} from '../oci/descriptor.ts'
 import type {Digest} from '../oci/digest.ts'
+import {mergeLabels, readLabels} from './blob-labels.ts'
 import {withLock} from './directory-lock.ts'
-import {mergeLabels, readLabels} from './labels.ts'
 import {ensureLayout} from './layout-index.ts'
 import {blobPath, type LayoutPaths} from './layout-paths.ts'
 import type {Lease} from './leases.ts'
@@ -30,15 +30,19 @@ export interface BlobFilesOptions {
   readonly leases: ReadonlySet<Lease>
 }
 
+/** Of a blob that is asked for by digest alone; only documents have a type that matters. */
+const ANY_TYPE = 'application/octet-stream'
+
 /**
  * The content store over `blobs/sha256`. `info` takes a file of another size than the descriptor's for absent, so that
- * writing it again heals it; a negative size asks for whatever is there.
+ * writing it again heals it.
  */
-export function createBlobFiles(paths: LayoutPaths, options: BlobFilesOptions): ContentStore {
+export function createBlobFiles(paths: LayoutPaths, options: BlobFilesOptions): StoredContent {
   const prepare = prepareOnce(paths)
   return {
     name: options.name,
     info: (descriptor, call = {}) => findBlob(paths, descriptor, options, call),
+    find: (digest, call = {}) => findBlob(paths, {digest, mediaType: ANY_TYPE}, options, call),
     open: (descriptor, call = {}) => {
       call.signal?.throwIfAborted()
       return openFileBlob(blobPath(paths, descriptor.digest), descriptor, {where: options.name})
@@ -74,23 +78,23 @@ export async function sizeOfBlob(paths: LayoutPaths, digest: Digest): Promise<nu
 /** Under a lease, finding a blob is a promise that it stays: that takes the lock, which a collector holds. */
 async function findBlob(
   paths: LayoutPaths,
-  descriptor: Descriptor,
+  blob: Pick<Descriptor, 'digest' | 'mediaType'> & {readonly size?: number},
   {labels, leases}: BlobFilesOptions,
   call: CallOptions,
 ): Promise<ContentInfo | undefined> {
   call.signal?.throwIfAborted()
   const find = async (): Promise<number | undefined> => {
-    const size = await sizeOfBlob(paths, descriptor.digest)
-    return size === descriptor.size || descriptor.size < 0 ? size : undefined
+    const size = await sizeOfBlob(paths, blob.digest)
+    return size === (blob.size ?? size) ? size : undefined
   }
   const size = leases.size === 0 ? await find() : await withLock(paths.lock, call, findAndLease)
   if (size === undefined) return undefined
-  const {digest} = descriptor
+  const {digest} = blob
   return {digest, size, labels: labels ? await readLabels(paths, digest) : {}}
 
   async function findAndLease(): Promise<number | undefined> {
     const found = await find()
-    if (found !== undefined) for (const lease of leases) await lease.add(descriptor)
+    if (found !== undefined) for (const lease of leases) await lease.add(blob)
     return found
   }
 }

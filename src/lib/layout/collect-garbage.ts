@@ -2,8 +2,8 @@
 
 import {rm, stat} from 'node:fs/promises'
 import {join} from 'node:path'
+import {openFileBlob} from '../blob/file-blob.ts'
 import {CodedError, hasCode} from '../errors/coded-error.ts'
-import {openFileBlob} from '../io/file-blob.ts'
 import type {CallOptions} from '../oci/content-store.ts'
 import type {Descriptor} from '../oci/descriptor.ts'
 import {type Digest, hexOf, isDigest} from '../oci/digest.ts'

@@ -50,7 +50,9 @@ export async function createLayoutTarget(
   const paths = layoutPaths(image.path)
   await readLayoutIndex(paths)
   const leases = new Set<Lease>()
-  const lease = await takeLease(paths, leases, options)
+  const lease = await takeLease(paths, leases, options).catch(cause => {
+    throw writeError({root: image.path}, cause)
+  })
   const name = nameOf(image)
   return {
     name,

@@ -1,10 +1,11 @@
 // Files written in the ingest directory and renamed when complete, so that no half-written file has a final name.
 
 import {randomBytes} from 'node:crypto'
-import {type FileHandle, mkdir, open, readdir, rename, rm, stat} from 'node:fs/promises'
+import {mkdir, readdir, rm, stat} from 'node:fs/promises'
 import {dirname, join} from 'node:path'
 import {CodedError, hasCode, messageOf} from '../errors/coded-error.ts'
 import {isOwnerAlive, ownerToken} from '../io/process-owner.ts'
+import {StagedFile} from '../io/staged-file.ts'
 import type {LayoutPaths} from './layout-paths.ts'
 
 /** Our staged files are `<owner token>-<random>`; anything else in the ingest directory is not ours to judge. */
@@ -13,39 +14,17 @@ const STAGED_NAME = /^([^-]+(?:-[^-]+)*)-[0-9a-f]{16}$/
 /** Each attempt fails only if another writer finishes at that very moment. */
 const MAX_ATTEMPTS = 10
 
-/** A file being written. Disposing it before `publish` removes it. */
-export interface StagedFile extends AsyncDisposable {
-  readonly handle: FileHandle
-  /** Syncs the file and gives it its final name, replacing what is there. */
-  publish(path: string): Promise<void>
-}
-
 export async function stageFile(paths: LayoutPaths): Promise<StagedFile> {
-  const temporary = join(paths.ingest, `${ownerToken()}-${randomBytes(8).toString('hex')}`)
-  const handle = await createIn(paths.ingest, temporary)
-  let published = false
-  return {
-    handle,
-    async publish(path) {
-      await handle.sync()
-      await rename(temporary, path)
-      published = true
-      await syncDirectory(dirname(path))
-    },
-    async [Symbol.asyncDispose]() {
-      await handle.close()
-      if (!published) await rm(temporary, {force: true})
-    },
-  }
+  return createIn(paths.ingest, join(paths.ingest, `${ownerToken()}-${randomBytes(8).toString('hex')}`))
 }
 
 /** Another process may remove the directory, once it is empty, between its making and its use: then make it again. */
-async function createIn(directory: string, path: string): Promise<FileHandle> {
+async function createIn(directory: string, path: string): Promise<StagedFile> {
   for (let attempt = 1; ; attempt++) {
     try {
       // A recursive mkdir fails too, when what it found is gone before it looks again.
       await mkdir(directory, {recursive: true})
-      return await open(path, 'wx', 0o644)
+      return await StagedFile.create(path, 0o644)
     } catch (error) {
       if (attempt === MAX_ATTEMPTS || !hasCode(error, 'not-found')) throw error
     }
@@ -97,8 +76,13 @@ export async function modifiedTimeOf(path: string): Promise<number | undefined> 
 
 /** A failed write, told in words: a full disk and a read-only directory are the user's to solve. */
 export function writeError({root}: Pick<LayoutPaths, 'root'>, cause: unknown): unknown {
-  const errno = cause instanceof Error && 'code' in cause ? cause.code : undefined
+  const {code: errno, syscall} = cause instanceof Error ? (cause as NodeJS.ErrnoException) : {}
+  // What stands where a directory shall be made.
+  if (errno === 'EEXIST' && syscall !== 'mkdir') return cause
   switch (errno) {
+    case 'ENOTDIR':
+    case 'EEXIST':
+      return new CodedError('invalid-argument', `Cannot write to "${root}": it is no directory`, {cause})
     case 'ENOSPC':
     case 'EDQUOT':
       return new CodedError('unavailable', `Cannot write to "${root}": the disk is full`, {cause})
@@ -110,15 +94,5 @@ export function writeError({root}: Pick<LayoutPaths, 'root'>, cause: unknown): u
       })
     default:
       return cause
-  }
-}
-
-/** Makes renames into a directory durable; syncing the file alone does not. */
-export async function syncDirectory(path: string): Promise<void> {
-  const directory = await open(path, 'r')
-  try {
-    await directory.sync()
-  } finally {
-    await directory.close()
   }
 }

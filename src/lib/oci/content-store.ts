@@ -82,3 +82,9 @@ export interface ContentStore {
   /** Merges labels into those of an existing blob; a store without labels ignores them. */
   setLabels(digest: Digest, labels: Readonly<Record<string, string>>, options?: CallOptions): Promise<void>
 }
+
+/** The content of a store on this machine, which knows its blobs by digest alone. */
+export interface StoredContent extends ContentStore {
+  /** What is known of the blob of a digest, whatever its size and type, or undefined when it is not there. */
+  find(digest: Digest, options?: CallOptions): Promise<ContentInfo | undefined>
+}

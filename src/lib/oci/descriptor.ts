@@ -1,7 +1,7 @@
 // Content descriptors (OCI image-spec descriptor.md).
 
 import {CodedError} from '../errors/coded-error.ts'
-import {type Digest, isDigest} from './digest.ts'
+import {type Digest, isDigest, isForeignDigest} from './digest.ts'
 import type {Platform} from './platform.ts'
 
 /** A typed pointer to content: `size` in bytes. Unknown JSON fields are kept when a descriptor is rewritten. */
@@ -9,7 +9,10 @@ export interface Descriptor {
   readonly mediaType: string
   readonly digest: Digest
   readonly size: number
+  /** Other places for the same bytes. */
   readonly urls?: readonly string[]
+  /** The bytes themselves, in base64. */
+  readonly data?: string
   readonly annotations?: Readonly<Record<string, string>>
   readonly platform?: Platform
   readonly artifactType?: string
@@ -18,9 +21,15 @@ export interface Descriptor {
 /** Checks a parsed JSON value; `where` names it in the `corrupt` error that a malformed one throws. */
 export function parseDescriptor(value: unknown, where: string): Descriptor {
   if (!isRecord(value)) throw malformed(where, 'is not an object')
-  const {mediaType, digest, size, annotations, platform, urls} = value
+  const {mediaType, digest, size, annotations, platform, urls, data} = value
   if (typeof mediaType !== 'string' || mediaType.length === 0 || mediaType.length > 255) {
     throw malformed(where, 'has no valid "mediaType"')
+  }
+  if (isForeignDigest(digest)) {
+    throw new CodedError(
+      'unsupported',
+      `Cannot use ${where}: its digest ${JSON.stringify(digest)} is not SHA-256, the only algorithm that is supported`,
+    )
   }
   if (!isDigest(digest)) throw malformed(where, `has no valid sha256 "digest" (${JSON.stringify(digest)})`)
   if (typeof size !== 'number' || !Number.isSafeInteger(size) || size < 0)
@@ -37,9 +46,25 @@ export function parseDescriptor(value: unknown, where: string): Descriptor {
   ) {
     throw malformed(where, 'has no valid "urls"')
   }
+  if (data !== undefined && data !== null && typeof data !== 'string')
+    throw malformed(where, 'has no valid "data"')
   const kept: Record<string, unknown> = {...value}
-  for (const key of ['annotations', 'platform', 'urls']) if (kept[key] === null) delete kept[key]
+  for (const key of ['annotations', 'platform', 'urls', 'data']) if (kept[key] === null) delete kept[key]
   return kept as unknown as Descriptor
+}
+
+/**
+ * The descriptor of new content in the place of `descriptor`'s. What is said of the place stays; where else the old bytes are
+ * (`urls`), and the old bytes themselves (`data`), go.
+ */
+export function withContent(
+  descriptor: Descriptor,
+  content: Pick<Descriptor, 'mediaType' | 'digest' | 'size'>,
+): Descriptor {
+  const {mediaType, digest, size} = content
+  if (digest === descriptor.digest) return {...descriptor, mediaType}
+  const {urls: _, data: __, ...rest} = descriptor
+  return {...rest, mediaType, digest, size}
 }
 
 /** `descriptor` with annotations added; a value of undefined removes the key. */

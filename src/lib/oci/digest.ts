@@ -14,6 +14,11 @@ export function isDigest(text: unknown): text is Digest {
   return typeof text === 'string' && DIGEST_PATTERN.test(text)
 }
 
+/** True for a digest of another algorithm that the image-spec registers. */
+export function isForeignDigest(text: unknown): boolean {
+  return typeof text === 'string' && /^(sha384|sha512|blake3):[0-9a-f]{64,128}$/.test(text)
+}
+
 /** `text` as a digest; throws `invalid-argument` when it is not a lower-case sha256 digest. */
 export function parseDigest(text: string): Digest {
   if (!isDigest(text)) {

@@ -1,6 +1,6 @@
 // Ports for images: named root descriptors over content.
 
-import type {CallOptions, ContentStore} from './content-store.ts'
+import type {CallOptions, ContentStore, StoredContent} from './content-store.ts'
 import type {Descriptor} from './descriptor.ts'
 
 /** Where an image comes from. */
@@ -16,6 +16,8 @@ export interface ImageSource extends AsyncDisposable {
 export interface ImageTarget extends AsyncDisposable {
   readonly name: string
   readonly content: ContentStore
+  /** Does of `publish` what can be done before; all that is kept of the image, its layers apart, must be there. */
+  prepare?(root: Descriptor, options?: CallOptions): Promise<void>
   publish(root: Descriptor, options?: CallOptions): Promise<void>
 }
 
@@ -31,6 +33,8 @@ export interface ImageRecord {
 export interface ImageStore {
   get(name: string, options?: CallOptions): Promise<ImageRecord | undefined>
   list(options?: CallOptions): Promise<readonly ImageRecord[]>
+  /** Does of `put` what can be done before an image has its name; it holds as long as the lease under which it was done. */
+  link?(target: Descriptor, options?: CallOptions): Promise<void>
   /** Creates or replaces. */
   put(
     name: string,
@@ -46,7 +50,7 @@ export interface Store extends AsyncDisposable {
   readonly kind: 'local' | 'containerd'
   /** For messages: the directory, or the socket and namespace. */
   readonly name: string
-  readonly content: ContentStore
+  readonly content: StoredContent
   readonly images: ImageStore
   /** Keeps everything written until it is disposed safe from garbage collection. */
   lease(options?: CallOptions): Promise<AsyncDisposable>

@@ -28,6 +28,7 @@ export interface ImageManifest {
   readonly mediaType: string
   readonly config: Descriptor
   readonly layers: readonly Descriptor[]
+  readonly artifactType?: string
   readonly annotations?: Readonly<Record<string, string>>
 }
 
@@ -111,10 +112,7 @@ export function parseImageDocument(bytes: Uint8Array, mediaType: string, where: 
 /** Parses an image config; throws `corrupt`. */
 export function parseImageConfig(bytes: Uint8Array, where: string): ImageConfig {
   const value = parseJsonObject(bytes, where)
-  const rootfs = value.rootfs
-  if (!isRecord(rootfs) || !Array.isArray(rootfs.diff_ids) || !rootfs.diff_ids.every(isDigest)) {
-    throw new CodedError('corrupt', `Cannot use ${where}: "rootfs.diff_ids" is missing or malformed`)
-  }
+  const rootfs = parseRootfs(value.rootfs, where)
   for (const key of ['architecture', 'os'] as const) {
     if (typeof value[key] !== 'string')
       throw new CodedError('corrupt', `Cannot use ${where}: ${JSON.stringify(key)} is missing`)
@@ -127,7 +125,23 @@ export function parseImageConfig(bytes: Uint8Array, where: string): ImageConfig 
   ) {
     throw new CodedError('corrupt', `Cannot use ${where}: "history" is malformed`)
   }
-  return value as unknown as ImageConfig
+  return {...value, rootfs} as unknown as ImageConfig
+}
+
+/** Of an image without layers, Go leaves out the list or writes null for it. */
+function parseRootfs(value: unknown, where: string): ImageConfig['rootfs'] {
+  const rootfs = value ?? {}
+  const diffIds = isRecord(rootfs) ? listOrNull(rootfs.diff_ids ?? null) : undefined
+  if (!diffIds?.every(isDigest)) {
+    throw new CodedError('corrupt', `Cannot use ${where}: "rootfs.diff_ids" is malformed`)
+  }
+  return {...(rootfs as Record<string, unknown>), type: 'layers', diff_ids: diffIds}
+}
+
+/** Go writes null for a list that nothing was ever added to. */
+function listOrNull(value: unknown): readonly unknown[] | undefined {
+  if (value === null) return []
+  return Array.isArray(value) ? value : undefined
 }
 
 /** The platform that a config says its image is for. */
@@ -152,12 +166,12 @@ export function toOciMediaType(mediaType: string): string {
 }
 
 function parseManifest(value: Record<string, unknown>, mediaType: string, where: string): ImageManifest {
-  if (!Array.isArray(value.layers))
-    throw new CodedError('corrupt', `Cannot use ${where}: "layers" is missing`)
-  if (value.layers.length > MAX_LAYERS) {
+  const layers = listOrNull(value.layers)
+  if (!layers) throw new CodedError('corrupt', `Cannot use ${where}: "layers" is missing`)
+  if (layers.length > MAX_LAYERS) {
     throw new CodedError(
       'corrupt',
-      `Cannot use ${where}: ${value.layers.length} layers exceed the limit of ${MAX_LAYERS}`,
+      `Cannot use ${where}: ${layers.length} layers exceed the limit of ${MAX_LAYERS}`,
     )
   }
   return {
@@ -165,24 +179,24 @@ function parseManifest(value: Record<string, unknown>, mediaType: string, where:
     schemaVersion: 2,
     mediaType,
     config: parseDescriptor(value.config, `the config descriptor of ${where}`),
-    layers: value.layers.map((layer, index) => parseDescriptor(layer, `layer ${index} of ${where}`)),
+    layers: layers.map((layer, index) => parseDescriptor(layer, `layer ${index} of ${where}`)),
   }
 }
 
 function parseIndex(value: Record<string, unknown>, mediaType: string, where: string): ImageIndex {
-  if (!Array.isArray(value.manifests))
-    throw new CodedError('corrupt', `Cannot use ${where}: "manifests" is missing`)
-  if (value.manifests.length > MAX_INDEX_ENTRIES) {
+  const manifests = listOrNull(value.manifests)
+  if (!manifests) throw new CodedError('corrupt', `Cannot use ${where}: "manifests" is missing`)
+  if (manifests.length > MAX_INDEX_ENTRIES) {
     throw new CodedError(
       'corrupt',
-      `Cannot use ${where}: ${value.manifests.length} manifests exceed the limit of ${MAX_INDEX_ENTRIES}`,
+      `Cannot use ${where}: ${manifests.length} manifests exceed the limit of ${MAX_INDEX_ENTRIES}`,
     )
   }
   return {
     ...value,
     schemaVersion: 2,
     mediaType,
-    manifests: value.manifests.map((entry, index) => parseDescriptor(entry, `manifest ${index} of ${where}`)),
+    manifests: manifests.map((entry, index) => parseDescriptor(entry, `manifest ${index} of ${where}`)),
   }
 }
 

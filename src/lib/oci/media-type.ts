@@ -38,6 +38,26 @@ export function isDockerMediaType(mediaType: string): boolean {
   return mediaType.startsWith('application/vnd.docker.')
 }
 
+/** The OCI counterpart of Docker's media type of a layer; any other is the same. */
+export function toOciLayerType(mediaType: string): string {
+  switch (mediaType) {
+    case DOCKER_LAYER:
+      return OCI_LAYER
+    case DOCKER_LAYER_GZIP:
+      return OCI_LAYER_GZIP
+    case DOCKER_LAYER_ZSTD:
+      return OCI_LAYER_ZSTD
+    case DOCKER_LAYER_FOREIGN:
+      return OCI_LAYER_FOREIGN
+    case `${DOCKER_LAYER_FOREIGN}.gzip`:
+      return `${OCI_LAYER_FOREIGN}+gzip`
+    case `${DOCKER_LAYER_FOREIGN}.zstd`:
+      return `${OCI_LAYER_FOREIGN}+zstd`
+    default:
+      return mediaType
+  }
+}
+
 /** Layers whose bytes must not be re-distributed or converted (Windows base layers). */
 export function isForeignLayer(mediaType: string): boolean {
   return mediaType.startsWith(OCI_LAYER_FOREIGN) || mediaType.startsWith(DOCKER_LAYER_FOREIGN)

@@ -10,12 +10,6 @@ import type {HttpResponse} from './http.ts'
 import type {RepositoryLocation} from './location.ts'
 import {errorFromResponse} from './registry-error.ts'
 
-/** Where the last answer about a blob came from, and which endpoint had sent us there. */
-export interface ServedBy {
-  readonly url: URL
-  readonly endpoint: Endpoint
-}
-
 /** An answer with status 200 or 206; whoever gets it reads or discards its body. */
 export interface BlobAnswer {
   readonly response: HttpResponse

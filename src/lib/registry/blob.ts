@@ -1,7 +1,7 @@
 // A blob of a registry, for reading: as a verified stream, or by ranges. Broken bodies are resumed where they broke.
 
+import {verifyStream} from '../blob/verified-stream.ts'
 import {CodedError, codeOf, messageOf} from '../errors/coded-error.ts'
-import {verifyStream} from '../io/verified-stream.ts'
 import type {CallOptions, OpenBlob} from '../oci/content-store.ts'
 import type {Descriptor} from '../oci/descriptor.ts'
 import {type BlobAnswer, distrust, requestBlob} from './blob-hosts.ts'
@@ -19,13 +19,6 @@ export interface Traffic {
   readonly bytes: number
 }
 
-/** A registry's blob. Opening it makes no request: `not-found` is thrown by the first read. */
-export interface RegistryBlob extends OpenBlob {
-  /** `ignored` means that every read costs a transfer from the blob's start. */
-  readonly rangeSupport: RangeSupport
-  readonly traffic: Traffic
-}
-
 /** A resumed body that got this far, bytes, has made progress; less counts as another failure in a row. */
 const PROGRESS_BYTES = 64 * 1024
 
@@ -37,47 +30,78 @@ interface RangeBody {
   readonly answer: BlobAnswer
 }
 
-/** Opens a blob for reading; disposing it needs nothing. */
+/** Opens a blob for reading. It makes no request: `not-found` is thrown by the first read. */
 export function openRegistryBlob(location: RepositoryLocation, descriptor: Descriptor): RegistryBlob {
-  const {session, name} = location
-  const {digest, size} = descriptor
-  const action = `read blob ${digest} of ${name}`
-  const traffic = {requests: 0, bytes: 0}
-  let rangeSupport: RangeSupport = 'unknown'
+  return new RegistryBlob(location, descriptor)
+}
 
-  async function openRange(offset: number, end: number, call: CallOptions): Promise<RangeBody> {
-    const isRanged = offset > 0 || end < size
-    const request = {
-      range: isRanged ? `bytes=${offset}-${end - 1}` : undefined,
-      action,
-      problemOf: (response: HttpResponse) =>
-        response.status === 206 ? rangeProblem(response, offset, size) : sizeProblem(response, size),
-      onSend: () => void traffic.requests++,
-    }
-    const answer = await requestBlob(location, digest, request, call)
-    const {body, status} = answer.response
-    if (status === 206) {
-      rangeSupport = 'honoured'
-      return {parts: body, exact: lastByteOf(answer.response) === end - 1, answer}
-    }
-    // Hosts may ignore a Range.
-    if (isRanged) rangeSupport = 'ignored'
-    return {parts: skip(body, offset, traffic), exact: end === size, answer}
+/** A registry's blob; disposing it needs nothing. */
+export class RegistryBlob implements OpenBlob {
+  readonly size: number
+  readonly #location: RepositoryLocation
+  readonly #descriptor: Descriptor
+  /** What is being done, for errors. */
+  readonly #action: string
+  readonly #traffic = {requests: 0, bytes: 0}
+  #rangeSupport: RangeSupport = 'unknown'
+
+  constructor(location: RepositoryLocation, descriptor: Descriptor) {
+    this.size = descriptor.size
+    this.#location = location
+    this.#descriptor = descriptor
+    this.#action = `read blob ${descriptor.digest} of ${location.name}`
   }
 
+  get traffic(): Traffic {
+    return this.#traffic
+  }
+
+  /** `ignored` means that every read costs a transfer from the blob's start. */
+  get rangeSupport(): RangeSupport {
+    return this.#rangeSupport
+  }
+
+  async read(offset: number, length: number, options: CallOptions = {}): Promise<Uint8Array> {
+    const valid = Number.isSafeInteger(offset) && Number.isSafeInteger(length) && offset >= 0 && length >= 0
+    if (!valid || offset + length > this.size) {
+      throw new CodedError(
+        'invalid-argument',
+        `Cannot ${this.#action}: ${length} bytes at ${offset} are not inside its ${this.size} bytes`,
+      )
+    }
+    const bytes = Buffer.allocUnsafe(length)
+    let filled = 0
+    for await (const part of this.#bytesOf(offset, offset + length, options)) {
+      bytes.set(part, filled)
+      filled += part.length
+    }
+    return bytes
+  }
+
+  stream(options: CallOptions = {}): AsyncIterable<Uint8Array> {
+    return verifyStream(this.#bytesOf(0, this.size, options), this.#descriptor, this.#location.name)
+  }
+
+  streamFrom(offset: number, options: CallOptions = {}): AsyncIterable<Uint8Array> {
+    return this.#bytesOf(offset, this.size, options)
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {}
+
   /** The bytes of [offset, end), over as many responses as it takes. */
-  async function* bytesOf(offset: number, end: number, options: CallOptions): AsyncGenerator<Uint8Array> {
+  async *#bytesOf(offset: number, end: number, options: CallOptions): AsyncGenerator<Uint8Array> {
+    const {retry} = this.#location.session
     let position = offset
     let failures = 0
     while (position < end) {
       const started = position
-      const body = await openRange(position, end, options)
+      const body = await this.#openRange(position, end, options)
       const {url} = body.answer.response
       let failure: unknown
       try {
         for await (const part of body.parts) {
-          traffic.bytes += part.length
-          if (position + part.length > size) throw tooLong(url)
+          this.#traffic.bytes += part.length
+          if (position + part.length > this.size) throw this.#tooLong(url)
           const bytes = part.subarray(0, end - position)
           position += bytes.length
           if (bytes.length > 0) yield bytes
@@ -91,55 +115,48 @@ export function openRegistryBlob(location: RepositoryLocation, descriptor: Descr
       }
       if (position >= end) return
       const hasProgressed = position - started >= PROGRESS_BYTES
-      if (!hasProgressed) distrust(location, digest, body.answer)
+      if (!hasProgressed) distrust(this.#location, this.#descriptor.digest, body.answer)
       failures = hasProgressed ? 1 : failures + 1
-      if (failures >= session.retry.attempts) throw brokenOff(failure, position, url)
-      await pause(retryDelayMs(session.retry, failures + 1), options)
+      if (failures >= retry.attempts) throw this.#brokenOff(failure, position, url)
+      await pause(retryDelayMs(retry, failures + 1), options)
     }
   }
 
-  function tooLong(url: URL): CodedError {
-    return new CodedError('corrupt', `Cannot ${action}: ${url.host} sends more than its ${size} bytes`)
+  async #openRange(offset: number, end: number, call: CallOptions): Promise<RangeBody> {
+    const {size} = this
+    const isRanged = offset > 0 || end < size
+    const request = {
+      range: isRanged ? `bytes=${offset}-${end - 1}` : undefined,
+      action: this.#action,
+      problemOf: (response: HttpResponse) =>
+        response.status === 206 ? rangeProblem(response, offset, size) : sizeProblem(response, size),
+      onSend: () => void this.#traffic.requests++,
+    }
+    const answer = await requestBlob(this.#location, this.#descriptor.digest, request, call)
+    const {body, status} = answer.response
+    if (status === 206) {
+      this.#rangeSupport = 'honoured'
+      return {parts: body, exact: lastByteOf(answer.response) === end - 1, answer}
+    }
+    // Hosts may ignore a Range.
+    if (isRanged) this.#rangeSupport = 'ignored'
+    return {parts: skip(body, offset, this.#traffic), exact: end === size, answer}
   }
 
-  function brokenOff(failure: unknown, position: number, url: URL): unknown {
+  #tooLong(url: URL): CodedError {
+    return new CodedError(
+      'corrupt',
+      `Cannot ${this.#action}: ${url.host} sends more than its ${this.size} bytes`,
+    )
+  }
+
+  #brokenOff(failure: unknown, position: number, url: URL): CodedError {
+    const where = `after ${position} of ${this.size} bytes`
     if (failure === undefined) {
-      return new CodedError(
-        'corrupt',
-        `Cannot ${action}: ${url.host} ends it after ${position} of ${size} bytes`,
-      )
+      return new CodedError('corrupt', `Cannot ${this.#action}: ${url.host} ends it ${where}`)
     }
-    const error = errorFromConnection(failure, action, url)
-    return new CodedError(codeOf(error), `${messageOf(error)}, after ${position} of ${size} bytes`, {
-      cause: failure,
-    })
-  }
-
-  return {
-    size,
-    traffic,
-    get rangeSupport() {
-      return rangeSupport
-    },
-    async read(offset, length, options = {}) {
-      const valid = Number.isSafeInteger(offset) && Number.isSafeInteger(length) && offset >= 0 && length >= 0
-      if (!valid || offset + length > size) {
-        throw new CodedError(
-          'invalid-argument',
-          `Cannot ${action}: ${length} bytes at ${offset} are not inside its ${size} bytes`,
-        )
-      }
-      const bytes = Buffer.allocUnsafe(length)
-      let filled = 0
-      for await (const part of bytesOf(offset, offset + length, options)) {
-        bytes.set(part, filled)
-        filled += part.length
-      }
-      return bytes
-    },
-    stream: (options = {}) => verifyStream(bytesOf(0, size, options), descriptor, name),
-    streamFrom: (offset, options = {}) => bytesOf(offset, size, options),
-    [Symbol.asyncDispose]: async () => undefined,
+    const error = errorFromConnection(failure, this.#action, url)
+    return new CodedError(codeOf(error), `${messageOf(error)}, ${where}`, {cause: failure})
   }
 }
 

@@ -2,7 +2,6 @@
 
 import {readFile, stat} from 'node:fs/promises'
 import {join} from 'node:path'
-import {execa} from 'execa'
 import {CodedError, hasCode} from '../errors/coded-error.ts'
 import type {CallOptions} from '../oci/content-store.ts'
 import {isRecord} from '../oci/descriptor.ts'
@@ -189,6 +188,7 @@ async function askHelper(
     )
   }
   const program = `docker-credential-${name}`
+  const {execa} = await import('execa')
   const result = await execa(program, ['get'], {
     input: server,
     env: {...env},

@@ -2,7 +2,9 @@
 
 import {CodedError} from '../errors/coded-error.ts'
 import {type Reference, registryHostOf} from '../oci/reference.ts'
-import {isLoopbackHost, type Timeouts, type TlsSettings} from './http.ts'
+import type {Timeouts} from './http.ts'
+import {isLoopbackHost} from './proxy.ts'
+import type {TlsSettings} from './trust.ts'
 
 /** What containerd's hosts.toml lets a host be used for. */
 export type Capability = 'pull' | 'resolve' | 'push'

@@ -4,7 +4,7 @@ import {CodedError, codeOf, hasCode, messageOf} from '../errors/coded-error.ts'
 import type {CallOptions} from '../oci/content-store.ts'
 import type {Capability, Endpoint} from './endpoint.ts'
 import type {RepositoryLocation} from './location.ts'
-import type {Session} from './session.ts'
+import type {Session} from './repository-session.ts'
 
 /** Attempts on a host while there is another to go to. */
 export const FEW_ATTEMPTS = 2

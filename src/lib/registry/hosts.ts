@@ -6,7 +6,8 @@ import type {CallOptions} from '../oci/content-store.ts'
 import {type Reference, registryHostOf} from '../oci/reference.ts'
 import {ALL_CAPABILITIES, type HostSettings, schemeFor} from './endpoint.ts'
 import {type HostEntry, readHostsDirectory} from './hosts-toml.ts'
-import type {Timeouts, TlsSettings} from './http.ts'
+import type {Timeouts} from './http.ts'
+import type {TlsSettings} from './trust.ts'
 
 /** How registries are reached; the names are those of `ctr`'s flags. */
 export interface HostOptions {

@@ -1,7 +1,17 @@
 // HTTP over undici, the only file that knows it: one request, one response, bounded and abortable.
 
-import {createSecureContext, getCACertificates, type SecureContextOptions} from 'node:tls'
-import {Agent, type Dispatcher, EnvHttpProxyAgent} from 'undici'
+import type {Dispatcher} from 'undici'
+// Not by undici's index, which also loads fetch, WebSockets, caches and mocks: most of it, and of the time that it takes.
+import api from 'undici/lib/api/index.js'
+import Agent from 'undici/lib/dispatcher/agent.js'
+import BaseDispatcher from 'undici/lib/dispatcher/dispatcher.js'
+import ProxyAgent from 'undici/lib/dispatcher/proxy-agent.js'
+import {connectorFor} from './connect.ts'
+import {describeProxy, ProxyFailure, type ProxySettings, proxyFor} from './proxy.ts'
+import {createTrust, type TlsSettings} from './trust.ts'
+
+// As undici's index does: dispatchers get their methods there.
+Object.assign(BaseDispatcher.prototype, api)
 
 /** What a request carries: bytes, or a function that starts the same byte stream anew for every attempt. */
 export type RequestBody = Uint8Array | (() => AsyncIterable<Uint8Array>)
@@ -18,6 +28,8 @@ export interface HttpRequest {
 export interface HttpResponse {
   /** What was asked; after redirects, what answered. */
   readonly url: URL
+  /** The proxy that it came through, which may have answered itself. */
+  readonly proxy: string | undefined
   readonly status: number
   /** The first value of a header; names are case-insensitive. */
   header(name: string): string | undefined
@@ -27,21 +39,6 @@ export interface HttpResponse {
   readonly body: AsyncIterable<Uint8Array>
   /** Gives up the body: a small rest is read so that the connection can be used again, a big one is cut. */
   discard(): Promise<void>
-}
-
-/** TLS settings of a connection; certificates and keys are PEM text. */
-export interface TlsSettings {
-  readonly skipVerify: boolean
-  /** Trusted beside the system's authorities. */
-  readonly ca: readonly string[]
-  readonly clients: readonly {readonly cert: string; readonly key: string}[]
-}
-
-/** Proxy URLs as in HTTP_PROXY, HTTPS_PROXY and NO_PROXY; entry points read those. */
-export interface ProxySettings {
-  readonly httpProxy?: string | undefined
-  readonly httpsProxy?: string | undefined
-  readonly noProxy?: string | undefined
 }
 
 /** Limits in milliseconds. */
@@ -78,27 +75,33 @@ const MAX_DISCARDED_BYTES = 64 * 1024
 export function createHttpClient(options: HttpClientOptions): HttpClient {
   const dispatchers = new Map<string, Dispatcher>()
 
-  function dispatcherFor(url: URL): Dispatcher {
-    const route = {secure: url.protocol === 'https:', proxied: usesProxy(url, options.proxy)}
-    const key = `${route.secure} ${route.proxied}`
-    const dispatcher = dispatchers.get(key) ?? createDispatcher(route, options)
+  function dispatcherFor(url: URL, proxy: URL | undefined): Dispatcher {
+    const secure = url.protocol === 'https:'
+    const key = `${secure} ${proxy !== undefined}`
+    const dispatcher = dispatchers.get(key) ?? createDispatcher({secure, proxy}, options)
     dispatchers.set(key, dispatcher)
     return dispatcher
   }
 
   return {
     async send(request) {
-      const {body, url} = request
-      const response = await dispatcherFor(url).request({
+      const {body, url, signal = null} = request
+      const proxy = proxyFor(url, options.proxy)
+      const sending = dispatcherFor(url, proxy).request({
         origin: url.origin,
         path: `${url.pathname}${url.search}`,
         method: request.method,
         headers: {...request.headers},
         // Undici takes any async iterable for a body, although its types know only streams.
         body: (typeof body === 'function' ? body() : (body ?? null)) as Uint8Array | null,
-        signal: request.signal ?? null,
+        signal,
       })
-      return toResponse(url, response)
+      if (!proxy) return toResponse(url, await sending, undefined)
+      const name = describeProxy(proxy)
+      const response = await sending.catch(error => {
+        throw signal?.aborted ? error : new ProxyFailure(name, error)
+      })
+      return toResponse(url, response, name)
     },
     async [Symbol.asyncDispose]() {
       await Promise.all([...dispatchers.values()].map(dispatcher => dispatcher.destroy()))
@@ -106,56 +109,36 @@ export function createHttpClient(options: HttpClientOptions): HttpClient {
   }
 }
 
-/** True for `localhost`, 127.0.0.0/8 and ::1. Names that DNS decides about are never loopback. */
-export function isLoopbackHost(hostname: string): boolean {
-  const name = hostname.replace(/^\[|\]$/g, '').toLowerCase()
-  return name === 'localhost' || name === '::1' || /^127(?:\.\d{1,3}){3}$/.test(name)
-}
-
-/** Go's rules, which registries' users know: each scheme has its own proxy, and this machine needs none. */
-function usesProxy(url: URL, proxy: ProxySettings | undefined): boolean {
-  const own = url.protocol === 'https:' ? proxy?.httpsProxy : proxy?.httpProxy
-  return Boolean(own) && !isLoopbackHost(url.hostname)
-}
-
 function createDispatcher(
-  {secure, proxied}: {readonly secure: boolean; readonly proxied: boolean},
-  {tls, timeouts, proxy}: HttpClientOptions,
+  {secure, proxy}: {readonly secure: boolean; readonly proxy: URL | undefined},
+  {tls, timeouts}: HttpClientOptions,
 ): Dispatcher {
-  const connect = {
-    timeout: timeouts.connectMs,
-    // Made once: parsing the authorities for every connection would cost tens of milliseconds each.
-    ...(secure
-      ? {rejectUnauthorized: !tls.skipVerify, secureContext: createSecureContext(trustOf(tls))}
-      : {}),
-  }
+  const trust = secure ? createTrust(tls) : undefined
   const settings = {
-    connect,
     connections: MAX_CONNECTIONS,
     keepAliveTimeout: KEEP_ALIVE_MS,
     headersTimeout: timeouts.headersMs,
     bodyTimeout: timeouts.bodyIdleMs,
   }
-  if (!proxied) return new Agent(settings)
-  const {httpProxy = '', httpsProxy = '', noProxy = ''} = proxy ?? {}
-  return new EnvHttpProxyAgent({...settings, requestTls: connect, httpProxy, httpsProxy, noProxy})
-}
-
-/** Node's own authorities and the system's, as Go programs trust them, beside those that were given. */
-function trustOf({ca, clients}: TlsSettings): SecureContextOptions {
-  return {
-    ca: [...new Set([...getCACertificates('default'), ...getCACertificates('system'), ...ca])],
-    ...(clients.length > 0 ? {cert: clients.map(pair => pair.cert), key: clients.map(pair => pair.key)} : {}),
+  if (!proxy) {
+    const {skipVerify} = tls
+    return new Agent({...settings, connect: connectorFor({timeoutMs: timeouts.connectMs, skipVerify, trust})})
   }
+  const connect = {
+    timeout: timeouts.connectMs,
+    ...(trust ? {rejectUnauthorized: !tls.skipVerify, secureContext: trust.all()} : {}),
+  }
+  return new ProxyAgent({...settings, connect, requestTls: connect, uri: proxy.href})
 }
 
-function toResponse(url: URL, response: Dispatcher.ResponseData): HttpResponse {
+function toResponse(url: URL, response: Dispatcher.ResponseData, proxy: string | undefined): HttpResponse {
   const headers = (name: string): readonly string[] => {
     const value = response.headers[name.toLowerCase()]
     return value === undefined ? [] : typeof value === 'string' ? [value] : value
   }
   return {
     url,
+    proxy,
     status: response.statusCode,
     headers,
     header: name => headers(name)[0],

@@ -5,11 +5,17 @@ import type {CallOptions} from '../oci/content-store.ts'
 
 /** What a registry, or its token server, may be shown. */
 export type Credential =
-  | {readonly kind: 'password'; readonly username: string; readonly password: string}
+  | PasswordCredential
   /** A refresh token (docker's `identitytoken`), exchanged for access tokens by OAuth2. */
   | {readonly kind: 'identity'; readonly token: string}
   /** A bearer token that is sent as it is (docker's `registrytoken`). */
   | {readonly kind: 'bearer'; readonly token: string}
+
+export interface PasswordCredential {
+  readonly kind: 'password'
+  readonly username: string
+  readonly password: string
+}
 
 export interface Keychain {
   /**
@@ -47,7 +53,7 @@ export function chainKeychains(
 }
 
 /** The credential that `--user NAME:PASSWORD` gives; the password may hold colons. Throws `invalid-argument`. */
-export function parseUser(text: string): Credential {
+export function parseUser(text: string): PasswordCredential {
   const colon = text.indexOf(':')
   if (colon <= 0) {
     throw new CodedError('invalid-argument', 'Cannot use the value of --user: expected "NAME:PASSWORD"')

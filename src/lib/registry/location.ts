@@ -1,9 +1,14 @@
 // Where one repository is: its hosts, and the rights that its requests ask for.
 
 import type {Digest} from '../oci/digest.ts'
-import type {ServedBy} from './blob-hosts.ts'
 import type {Endpoint} from './endpoint.ts'
-import type {Session} from './session.ts'
+import type {Session} from './repository-session.ts'
+
+/** Where the last answer about a blob came from, and which endpoint had sent us there. */
+export interface ServedBy {
+  readonly url: URL
+  readonly endpoint: Endpoint
+}
 
 export interface RepositoryLocation {
   readonly session: Session

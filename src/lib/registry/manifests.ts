@@ -1,7 +1,7 @@
 // Manifests of a repository: read and written whole, because their digest is that of all their bytes.
 
+import {digestOf} from '../blob/sha256.ts'
 import {CodedError} from '../errors/coded-error.ts'
-import {digestOf} from '../io/sha256.ts'
 import type {CallOptions} from '../oci/content-store.ts'
 import type {Descriptor} from '../oci/descriptor.ts'
 import {type Digest, isDigest} from '../oci/digest.ts'

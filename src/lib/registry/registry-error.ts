@@ -2,6 +2,7 @@
 
 import {CodedError, type ErrorCode, messageOf} from '../errors/coded-error.ts'
 import type {HttpResponse} from './http.ts'
+import {ProxyFailure} from './proxy.ts'
 
 /** Most of an error body that is read, bytes. The spec's JSON errors take a few hundred. */
 const MAX_ERROR_BODY = 64 * 1024
@@ -15,7 +16,7 @@ export async function errorFromResponse(response: HttpResponse, action: string):
   const hint = hintOf(response.status, text)
   return new CodedError(
     codeOfStatus(response.status, codes),
-    `Cannot ${action} at ${response.url.host}: ${describeStatus(response.status)}${said}${hint}`,
+    `Cannot ${action} at ${response.url.host}${throughProxy(response.proxy)}: ${describeStatus(response.status)}${said}${hint}`,
   )
 }
 
@@ -24,8 +25,14 @@ export function errorFromConnection(error: unknown, action: string, url: URL): u
   if (error instanceof Error && error.name === 'AbortError') return error
   if (error instanceof CodedError) return error
   const failure = rootCause(error)
+  const proxy = error instanceof ProxyFailure ? error.proxy : undefined
   const {code, advice} = adviceFor(failure, url)
-  return new CodedError(code, `Cannot ${action} at ${url.host}: ${advice}`, {cause: error})
+  const message = `Cannot ${action} at ${url.host}${throughProxy(proxy)}: ${advice}`
+  return new CodedError(code, message, {cause: error})
+}
+
+function throughProxy(proxy: string | undefined): string {
+  return proxy === undefined ? '' : ` through the proxy ${JSON.stringify(proxy)}`
 }
 
 /** True for failures that another attempt may not have: not for certificates, names and protocol mix-ups. */
@@ -185,6 +192,11 @@ function adviceFor(failure: SystemFailure, url: URL): {code: ErrorCode; advice: 
       return {code: 'unavailable', advice: 'it did not answer in time'}
     case 'UND_ERR_BODY_TIMEOUT':
       return {code: 'unavailable', advice: 'it stopped sending'}
+    case 'UND_ERR_ABORTED':
+      // Undici's word for a proxy that answers CONNECT with anything but 200.
+      return {code: 'failed-precondition', advice: `the proxy refuses to connect (${quotable(message)})`}
+    case 'UND_ERR_INVALID_ARG':
+      return {code: 'unauthenticated', advice: quotable(message)}
     case 'UND_ERR_HEADERS_OVERFLOW':
       return {code: 'corrupt', advice: 'its response headers are too large'}
     default:

@@ -5,12 +5,13 @@ import type {CallOptions} from '../oci/content-store.ts'
 import {parseReference, type Reference, repositoryOf} from '../oci/reference.ts'
 import {ALL_CAPABILITIES, endpointFor, type HostSettings} from './endpoint.ts'
 import {findHosts, type HostOptions} from './hosts.ts'
-import type {ProxySettings, Timeouts} from './http.ts'
+import type {Timeouts} from './http.ts'
 import {ANONYMOUS, type Credential, type Keychain} from './keychain.ts'
 import type {RepositoryLocation} from './location.ts'
+import type {ProxySettings} from './proxy.ts'
 import {createRepository, type Repository} from './repository.ts'
+import {Session} from './repository-session.ts'
 import {DEFAULT_RETRY, type RetryPolicy} from './retry.ts'
-import {createSession} from './session.ts'
 import type {RequestListener} from './trace.ts'
 
 export interface RegistryOptions extends HostOptions {
@@ -50,7 +51,7 @@ const DEFAULT_CHUNKED_FROM = 1024 * 1024 * 1024
 
 /** Opens registries; nothing is read or connected before it is needed. */
 export function openRegistry(options: RegistryOptions = {}): Registry {
-  const session = createSession({
+  const session = new Session({
     keychain: options.keychain ?? ANONYMOUS,
     credential: options.credential,
     retry: {...DEFAULT_RETRY, ...options.retry},

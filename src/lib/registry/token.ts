@@ -1,11 +1,13 @@
 // Bearer tokens (distribution token and OAuth2 specs): asking a registry's token server for one.
 
 import {CodedError} from '../errors/coded-error.ts'
+import {basicAuthorization} from '../io/basic-authorization.ts'
 import type {CallOptions} from '../oci/content-store.ts'
 import {isRecord} from '../oci/descriptor.ts'
 import type {Endpoint} from './endpoint.ts'
-import {type HttpRequest, type HttpResponse, isLoopbackHost} from './http.ts'
+import type {HttpRequest, HttpResponse} from './http.ts'
 import type {Credential} from './keychain.ts'
+import {isLoopbackHost} from './proxy.ts'
 import {errorFromResponse, readBounded} from './registry-error.ts'
 
 /** An access token, good until `expiresAtMs` (epoch). */
@@ -65,8 +67,7 @@ function plainRequest(realm: URL, {params, scopes}: TokenRequest, credential: Cr
   for (const scope of scopes) url.searchParams.append('scope', scope)
   if (credential?.kind !== 'password') return {method: 'GET' as const, url, headers: {}}
   url.searchParams.set('account', credential.username)
-  const basic = Buffer.from(`${credential.username}:${credential.password}`).toString('base64')
-  return {method: 'GET' as const, url, headers: {authorization: `Basic ${basic}`}}
+  return {method: 'GET' as const, url, headers: {authorization: basicAuthorization(credential)}}
 }
 
 /** POST with a refresh token (OAuth2, grant_type=refresh_token). */

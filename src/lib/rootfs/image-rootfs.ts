@@ -5,16 +5,17 @@ import {type FileHandle, mkdir, open, rm, writeFile} from 'node:fs/promises'
 import {join} from 'node:path'
 import pLimit from 'p-limit'
 import {encodeErofs} from '../erofs/encode-image.ts'
-import {canMountErofs, mountErofs} from '../mount/mount-erofs.ts'
+import {settleAll} from '../io/settle-all.ts'
+import {canMountErofs, EXACT_READ_AHEAD_KB, mountErofs} from '../mount/mount-erofs.ts'
 import {mountOverlay, mountTmpfs, unmountBelow} from '../mount/mounts.ts'
 import type {CallOptions, ContentStore} from '../oci/content-store.ts'
 import type {ImageConfig, ImageManifest} from '../oci/manifest.ts'
 import {payloadOffsetOf, type TarEntry} from '../tar/tar-entry.ts'
 import type {DirectoryNode, FileNode} from '../vfs/file-tree.ts'
+import {type PlacedLayer, placeLayer} from '../vfs/layer-places.ts'
 import {treeOfLayer} from '../vfs/layer-tree.ts'
-import {createPlacer, type PlacedEntry} from '../vfs/placement.ts'
 import {extractTree} from './extract-tree.ts'
-import {type LayerTar, writeLayerTar} from './layer-tar.ts'
+import {type LayerTar, type LayerTarOptions, writeLayerTar} from './layer-tar.ts'
 import {mergeTrees} from './merge-trees.ts'
 
 /** Layers decompressed at once. */
@@ -30,9 +31,11 @@ export interface ImageRootfs {
   /** The mount point of the merged tree. */
   readonly path: string
   /** What is in each layer, and where it lies in the tree; lowest first. */
-  readonly layers: readonly (readonly PlacedEntry<TarEntry>[])[]
+  readonly layers: readonly PlacedLayer<TarEntry>[]
   /** Whether the layers are mounted over their tars, and nothing was unpacked. */
   readonly inPlace: boolean
+  /** Where each layer is mounted by itself, lowest first; none where they were unpacked. */
+  readonly layerPaths: readonly string[]
 }
 
 /**
@@ -42,18 +45,18 @@ export interface ImageRootfs {
 export async function mountImageRootfs(
   source: RootfsSource,
   directory: string,
-  options: CallOptions = {},
+  options: LayerTarOptions = {},
 ): Promise<ImageRootfs> {
   for (const name of ['layers', 'rootfs']) await mkdir(join(directory, name))
   const tars = await writeTars(source, directory, options)
-  const placer = createPlacer()
-  const layers = tars.map(tar => placer.placeLayer(tar.entries))
+  const layers = tars.map(tar => placeLayer(tar.entries))
   const trees: DirectoryNode[] = []
-  for (const entries of layers) trees.push(treeOfLayer(entries, payloadOffsetOf, trees))
+  for (const {entries} of layers) trees.push(treeOfLayer(entries, payloadOffsetOf, trees))
   const parts = tars.map((tar, index) => ({tar, tree: trees[index]!, target: `layers/${index}`}))
   const inPlace = (await canMountErofs(directory)) && (await mountInPlace(directory, parts, options))
   if (!inPlace) await unpack(directory, parts, options)
-  return {path: join(directory, 'rootfs'), layers, inPlace}
+  const layerPaths = inPlace ? parts.map(({target}) => join(directory, target)) : []
+  return {path: join(directory, 'rootfs'), layers, inPlace, layerPaths}
 }
 
 interface LayerPart {
@@ -88,28 +91,32 @@ async function mountInPlace(
   }
 }
 
-async function writeTars(source: RootfsSource, directory: string, options: CallOptions): Promise<LayerTar[]> {
+/** Nobody needs the other layers when one fails: they are stopped, and waited for. */
+async function writeTars(
+  source: RootfsSource,
+  directory: string,
+  options: LayerTarOptions,
+): Promise<LayerTar[]> {
   const {content, manifest, config} = source
   const limit = pLimit(PARALLEL_LAYERS)
-  const results = await Promise.allSettled(
-    manifest.layers.map((layer, index) =>
-      limit(() => {
-        const diffId = config.rootfs.diff_ids[index]!
-        return writeLayerTar({content, layer, diffId}, join(directory, `${index}.tar`), options)
-      }),
-    ),
+  const abort = new AbortController()
+  const signal = options.signal ? AbortSignal.any([options.signal, abort.signal]) : abort.signal
+  const tars = manifest.layers.map((layer, index) =>
+    limit(async () => {
+      signal.throwIfAborted()
+      const diffId = config.rootfs.diff_ids[index]!
+      const path = join(directory, `${index}.tar`)
+      return await writeLayerTar({content, layer, diffId}, path, {...options, signal})
+    }),
   )
-  return results.map(result => {
-    if (result.status === 'rejected') throw result.reason
-    return result.value
-  })
+  return settleAll(tars, abort)
 }
 
 async function mountLayer(directory: string, {tar, tree, target}: LayerPart): Promise<void> {
   const image = `${tar.path}.erofs`
   await writeFile(image, encodeErofs(tree, {blockSize: 512, dataSize: tar.size}))
   await mkdir(join(directory, target))
-  mountErofs({image, data: tar.path, target: join(directory, target)})
+  mountErofs({image, data: tar.path, target: join(directory, target), readAheadKb: EXACT_READ_AHEAD_KB})
 }
 
 /**

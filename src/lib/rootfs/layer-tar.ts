@@ -1,14 +1,19 @@
 // One layer as a decompressed tar in a temporary file, verified on the way, with an index of what is in it.
 
-import {open} from 'node:fs/promises'
+import {open, rename} from 'node:fs/promises'
+import {dirname} from 'node:path'
+import {decompressStream} from '../blob/decompress.ts'
+import {openFile} from '../blob/file-blob.ts'
+import {limitSize} from '../blob/limit-size.ts'
+import {createDigester} from '../blob/sha256.ts'
+import {writeSparsely} from '../blob/write-fully.ts'
 import {CodedError} from '../errors/coded-error.ts'
-import {decompressStream} from '../io/decompress.ts'
-import {createDigester} from '../io/sha256.ts'
 import type {CallOptions, ContentStore} from '../oci/content-store.ts'
 import type {Descriptor} from '../oci/descriptor.ts'
 import type {Digest} from '../oci/digest.ts'
 import {layerCompressionOf} from '../oci/media-type.ts'
-import {createTarScanner} from '../tar/scanner.ts'
+import {plainTar} from '../tar/plain-tar.ts'
+import {TarScanner} from '../tar/scanner.ts'
 import type {TarEntry} from '../tar/tar-entry.ts'
 
 /** A layer's tar on disk; who asked for it removes the file. */
@@ -25,6 +30,11 @@ export interface LayerTarSource {
   readonly diffId: Digest
 }
 
+export interface LayerTarOptions extends CallOptions {
+  /** Bytes to which a layer may decompress at most; undefined for what the tar's directory has room for. */
+  readonly maxLayerSize?: number | undefined
+}
+
 /**
  * Decompresses a layer into the new file `path`. Throws `corrupt` unless both the blob and the tar have their digests,
  * `unsupported` for a media type that is no layer. A full disk is `unavailable`.
@@ -32,34 +42,59 @@ export interface LayerTarSource {
 export async function writeLayerTar(
   source: LayerTarSource,
   path: string,
-  options: CallOptions = {},
+  options: LayerTarOptions = {},
 ): Promise<LayerTar> {
   const {content, layer, diffId} = source
-  const compression = layerCompressionOf(layer.mediaType)
-  if (compression === undefined) {
+  if (layerCompressionOf(layer.mediaType) === undefined) {
     throw new CodedError(
       'unsupported',
       `Cannot unpack layer ${layer.digest}: unknown media type ${JSON.stringify(layer.mediaType)}`,
     )
   }
-  const entries: TarEntry[] = []
-  const scanner = createTarScanner(entry => entries.push(entry))
-  const digester = createDigester()
   await using blob = await content.open(layer, options)
-  await using file = await open(path, 'wx', 0o600)
-  const tar = decompressStream(blob.stream(options), compression, `layer ${layer.digest}`, options)
-  for await (const chunk of tar) {
-    digester.update(chunk)
-    scanner.push(chunk)
-    await file.writeFile(chunk)
-  }
-  const {size} = scanner.end()
-  const digest = digester.digest()
+  const where = `layer ${layer.digest}`
+  const tar = decompressStream(blob.stream(options), where, options)
+  const {digest, ...written} = await writeTar(tar, path, where, options)
   if (digest !== diffId) {
     throw new CodedError(
       'corrupt',
       `Cannot unpack layer ${layer.digest}: its tar has the digest ${digest}, but the image's config says ${diffId}`,
     )
   }
-  return {path, size, entries}
+  return written.entries.some(entry => entry.sparse) ? makePlain(written, where, options) : written
+}
+
+/** Writes the tar again with its sparse files made plain, in the place of the first one. */
+async function makePlain(
+  {path, entries}: LayerTar,
+  where: string,
+  options: LayerTarOptions,
+): Promise<LayerTar> {
+  const plainPath = `${path}.plain`
+  await using sparse = await openFile(path)
+  const written = await writeTar(plainTar(sparse, entries, options), plainPath, where, options)
+  await rename(plainPath, path)
+  return {path, size: written.size, entries: written.entries}
+}
+
+async function writeTar(
+  tar: AsyncIterable<Uint8Array>,
+  path: string,
+  where: string,
+  {maxLayerSize, signal}: LayerTarOptions,
+): Promise<LayerTar & {readonly digest: Digest}> {
+  const entries: TarEntry[] = []
+  const scanner = new TarScanner(entry => entries.push(entry), {takesSparse: true})
+  const digester = createDigester()
+  await using file = await open(path, 'wx', 0o600)
+  let written = 0
+  for await (const chunk of limitSize(tar, {maxSize: maxLayerSize, directory: dirname(path), where})) {
+    signal?.throwIfAborted()
+    digester.update(chunk)
+    scanner.push(chunk)
+    await writeSparsely(file, chunk, written)
+    written += chunk.length
+  }
+  await file.truncate(written)
+  return {path, size: scanner.end().size, entries, digest: digester.digest()}
 }

@@ -1,10 +1,11 @@
 // Networking by CNI plugins (CNI spec 1.0, "Section 2: Execution Protocol"): a network namespace, and the plugins of
 // the first configuration run in order to add it to a network and in reverse to remove it.
 
-import {mkdir, open, readdir, readFile, rm, writeFile} from 'node:fs/promises'
+import {mkdir, open, readdir, readFile, rm} from 'node:fs/promises'
 import {basename, join} from 'node:path'
 import {CodedError, hasCode} from '../errors/coded-error.ts'
 import {runCommand, runCommandOrThrow} from '../io/run-command.ts'
+import {replaceFile} from '../io/staged-file.ts'
 import type {CallOptions} from '../oci/content-store.ts'
 import {isRecord} from '../oci/descriptor.ts'
 import type {CniOptions} from './workload.ts'
@@ -53,7 +54,7 @@ export async function addNetwork(
   const config = await readFirstConfig(cni.confDir)
   const namespace = join(NETNS_DIRECTORY, id)
   const state: NetworkState = {id, namespace, pluginDir: cni.pluginDir, config}
-  await writeFile(stateFile(directory), JSON.stringify(state), {mode: 0o600})
+  await replaceFile(stateFile(directory), JSON.stringify(state), {mode: 0o600, mayBeLost: true})
   await mkdir(NETNS_DIRECTORY, {recursive: true})
   await (await open(namespace, 'wx', 0o444)).close()
   // unshare(1) binds its new namespace over the file, and so keeps it alive after the program's end.
@@ -61,7 +62,7 @@ export async function addNetwork(
   await raiseLoopback(state, options)
   let result: unknown
   for (const plugin of config.plugins) result = await runPlugin('ADD', state, plugin, result, options)
-  await writeFile(stateFile(directory), JSON.stringify({...state, result}), {mode: 0o600})
+  await replaceFile(stateFile(directory), JSON.stringify({...state, result}), {mode: 0o600, mayBeLost: true})
   return {path: namespace}
 }
 

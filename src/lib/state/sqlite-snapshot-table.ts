@@ -1,10 +1,10 @@
 // The snapshot table in SQLite: one file, write-ahead log, one writer, durable before a call returns.
 
-import {closeSync, openSync, readSync} from 'node:fs'
-import {DatabaseSync, type SQLOutputValue} from 'node:sqlite'
-import {CodedError, messageOf} from '../errors/coded-error.ts'
+import type {SQLOutputValue} from 'node:sqlite'
+import {CodedError} from '../errors/coded-error.ts'
 import type {SnapshotTable} from '../snapshot/ports.ts'
 import type {Snapshot, SnapshotKind} from '../snapshot/snapshot.ts'
+import {type DatabaseOptions, openDatabase, writeDatabase} from './database.ts'
 
 /** Raised when the tables change shape; a newer file than ours is refused instead of damaged. */
 const SCHEMA_VERSION = 1
@@ -35,11 +35,22 @@ export interface OpenSnapshotTable extends SnapshotTable, Disposable {
 }
 
 /**
- * Opens or creates the table at `path`; `':memory:'` keeps it in memory. Throws `corrupt` for a damaged file and
- * `failed-precondition` for one that another process has open, or that is not ours.
+ * Opens or creates the table at `path`; `':memory:'` keeps it in memory. Throws `corrupt` for a damaged file,
+ * `failed-precondition` for one that another process has open, or that is not ours, and `unavailable` on a full disk.
  */
-export function openSnapshotTable(path: string): OpenSnapshotTable {
-  const database = openDatabase(path)
+export function openSnapshotTable(
+  path: string,
+  {onFull}: Pick<DatabaseOptions, 'onFull'> = {},
+): OpenSnapshotTable {
+  const table = {
+    what: 'snapshot table',
+    version: SCHEMA_VERSION,
+    schema: SCHEMA,
+    remedy: 'restore it, or remove the images that use this snapshotter and its root directory',
+    onFull,
+  }
+  const database = openDatabase(path, table)
+  const write = (change: () => unknown): void => writeDatabase(path, table, change)
   const byName = database.prepare('SELECT * FROM snapshots WHERE name = ?')
   const children = database.prepare('SELECT 1 FROM snapshots WHERE parent = ? LIMIT 1')
   const all = database.prepare('SELECT * FROM snapshots ORDER BY id')
@@ -58,96 +69,11 @@ export function openSnapshotTable(path: string): OpenSnapshotTable {
     hasChildren: name => children.get(name) !== undefined,
     list: () => all.all().map(snapshotOf),
     nextId: () => String(++lastId),
-    insert: snapshot => void write(() => insert.run(...valuesOf(snapshot))),
-    replace: (name, snapshot) => void write(() => update.run(...valuesOf(snapshot), name)),
-    delete: name => void write(() => remove.run(name)),
+    insert: snapshot => write(() => insert.run(...valuesOf(snapshot))),
+    replace: (name, snapshot) => write(() => update.run(...valuesOf(snapshot), name)),
+    delete: name => write(() => remove.run(name)),
     lastId: () => lastId,
     [Symbol.dispose]: () => database.close(),
-  }
-}
-
-function openDatabase(path: string): DatabaseSync {
-  let database: DatabaseSync | undefined
-  try {
-    database = new DatabaseSync(path)
-    database.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA locking_mode = EXCLUSIVE;')
-    const version = Number(database.prepare('PRAGMA user_version').get()!.user_version)
-    if (version > SCHEMA_VERSION) {
-      throw new CodedError(
-        'failed-precondition',
-        `Cannot open "${path}": a newer release wrote it (schema ${version})`,
-      )
-    }
-    const found = database.prepare('PRAGMA quick_check(1)').get()!.quick_check
-    if (found !== 'ok') throw damaged(path, String(found))
-    database.exec(`BEGIN IMMEDIATE; ${SCHEMA} PRAGMA user_version = ${SCHEMA_VERSION}; COMMIT;`)
-    return database
-  } catch (cause) {
-    database?.close()
-    throw cause instanceof CodedError ? cause : describeFailure(path, cause)
-  }
-}
-
-/** SQLite's primary result codes (sqlite.org/rescode.html). */
-const SQLITE_BUSY = 5
-const SQLITE_CORRUPT = 11
-const SQLITE_FULL = 13
-const SQLITE_NOTADB = 26
-
-function resultCodeOf(error: unknown): number | undefined {
-  // Extended codes keep the primary one in their low byte.
-  return error instanceof Error && 'errcode' in error ? Number(error.errcode) & 0xff : undefined
-}
-
-/** Changes the table. A change that fails has changed nothing. */
-function write<T>(change: () => T): T {
-  try {
-    return change()
-  } catch (cause) {
-    const code = resultCodeOf(cause) === SQLITE_FULL ? 'unavailable' : 'internal'
-    throw new CodedError(code, `Cannot write the snapshot table: ${messageOf(cause)}`, {cause})
-  }
-}
-
-function describeFailure(path: string, cause: unknown): CodedError {
-  switch (resultCodeOf(cause)) {
-    case SQLITE_BUSY:
-      return new CodedError(
-        'failed-precondition',
-        `Cannot open the snapshot table "${path}": another daemon has it open`,
-      )
-    case SQLITE_CORRUPT:
-    case SQLITE_NOTADB:
-      return isBoltFile(path)
-        ? new CodedError(
-            'failed-precondition',
-            `Cannot open the snapshot table "${path}": another implementation wrote it; start with another --root, or remove its images and directory first`,
-          )
-        : damaged(path, messageOf(cause))
-    default:
-      return new CodedError(
-        'failed-precondition',
-        `Cannot open the snapshot table "${path}": ${messageOf(cause)}`,
-        {cause},
-      )
-  }
-}
-
-function damaged(path: string, problem: string): CodedError {
-  return new CodedError(
-    'corrupt',
-    `Cannot open the snapshot table "${path}": it is damaged (${problem}); restore it, or remove the images that use this snapshotter and its root directory`,
-  )
-}
-
-/** True for the file that the reference keeps under the same name: bbolt's magic is at byte 16 of its first page. */
-function isBoltFile(path: string): boolean {
-  const bytes = Buffer.alloc(20)
-  const file = openSync(path, 'r')
-  try {
-    return readSync(file, bytes, 0, 20, 0) === 20 && bytes.readUInt32LE(16) === 0xed0cdaed
-  } finally {
-    closeSync(file)
   }
 }
 

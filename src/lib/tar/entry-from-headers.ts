@@ -2,10 +2,11 @@
 
 import {CodedError} from '../errors/coded-error.ts'
 import {decodeByteText, encodeByteText} from '../io/byte-text.ts'
-import type {HeaderBlock} from './header.ts'
+import {type HeaderBlock, MAX_OCTAL_SIZE, plainFileBlock} from './header.ts'
 import {checkPathLimits, cleanPath} from './path.ts'
 import {encodePaxHeader, type PaxRecords, parsePaxInteger, parsePaxTime} from './pax.ts'
-import type {TarEntry, TarEntryType, TarLimits, TarTime} from './tar-entry.ts'
+import {SPARSE_NAME, SPARSE_PREFIX} from './sparse-map.ts'
+import type {SparseMap, TarEntry, TarEntryType, TarLimits, TarTime} from './tar-entry.ts'
 
 /** What headers before an entry's own block say about it. */
 export interface HeaderExtensions {
@@ -21,35 +22,35 @@ export interface EntryHeaders {
   readonly headerSize: number
   readonly extensions: HeaderExtensions
   readonly globalRecords: PaxRecords
+  /** Of a sparse file. */
+  readonly sparseMap?: SparseMap | undefined
 }
 
 /** The prefix of PAX keys that hold extended attributes, as star introduced and everyone writes. */
 const XATTR_KEY = 'SCHILY.xattr.'
-/** The prefix of PAX keys of GNU sparse files, formats 0.0, 0.1 and 1.0. */
-const SPARSE_KEY = 'GNU.sparse.'
 
 /** Throws `corrupt` or `unsupported`; `where` names the header in messages. */
 export function entryFromHeaders(
   headers: EntryHeaders,
   {limits, where}: {readonly limits: TarLimits; readonly where: string},
 ): TarEntry {
-  const {header, extensions, globalRecords} = headers
+  const {header, extensions, globalRecords, sparseMap} = headers
   const records = mergeRecords(globalRecords, extensions)
   const text = (key: string, fallback: string) => textRecord(records, key, where) ?? fallback
   const integer = (key: string, fallback: number) => {
     const value = records.get(key)
     return value?.length ? parsePaxInteger(value, key, where) : fallback
   }
-  const name = text('path', header.name)
+  const name = (sparseMap && text(SPARSE_NAME, '')) || text('path', header.name)
   const described = `${where} (${JSON.stringify(name.slice(0, 100))})`
-  const type = entryType(header, name, records, described)
+  const type = sparseMap ? 'reg' : entryType(header, name, described)
   const path = checkedPath(name, 'name', limits, described)
   const linkName = type === 'symlink' || type === 'hardlink' ? text('linkpath', header.linkName) : ''
   if (type === 'hardlink') checkedPath(linkName, 'link target', limits, described)
   if (encodeByteText(linkName).length > limits.pathSize) {
     throw new CodedError('unsupported', `Cannot use ${described}: its link target is too long`)
   }
-  const size = type === 'reg' ? integer('size', header.size) : 0
+  const size = sparseMap ? sparseMap.realSize : type === 'reg' ? integer('size', header.size) : 0
   if (size < 0) throw new CodedError('corrupt', `Cannot read ${described}: its size is negative`)
   if (path === '' && type !== 'dir') {
     throw new CodedError('corrupt', `Cannot read ${described}: the root can only be a directory`)
@@ -84,7 +85,26 @@ export function entryFromHeaders(
     headerSize: headers.headerSize,
     foldedHeader: globalRecords.size > 0 ? foldHeaders(records, headers.block) : undefined,
     size,
+    ...(sparseMap ? {sparse: {map: sparseMap, header: plainHeaders(headers, records, sparseMap)}} : {}),
   }
+}
+
+/** What stands before the payload of the plain file that a sparse one becomes. */
+function plainHeaders({block}: EntryHeaders, records: PaxRecords, {realSize}: SparseMap): Uint8Array {
+  const kept = new Map([...records].filter(([key]) => !key.startsWith(SPARSE_PREFIX) && key !== 'size'))
+  const name = records.get(SPARSE_NAME)
+  if (name?.length) kept.set('path', name)
+  if (realSize > MAX_OCTAL_SIZE) kept.set('size', encodeByteText(String(realSize)))
+  const plain = plainFileBlock(block, realSize)
+  return kept.size > 0 ? foldHeaders(kept, plain) : plain
+}
+
+/** The records that hold for the next entry, so far as its own block matters not. */
+export function recordsFor({
+  extensions,
+  globalRecords,
+}: Pick<EntryHeaders, 'extensions' | 'globalRecords'>): PaxRecords {
+  return mergeRecords(globalRecords, extensions)
 }
 
 /** The records that hold for one entry: global, then its own, then GNU long names, each over the one before. */
@@ -106,14 +126,7 @@ function textRecord(records: PaxRecords, key: string, where: string): string | u
   return decodeByteText(value)
 }
 
-function entryType(header: HeaderBlock, name: string, records: PaxRecords, where: string): TarEntryType {
-  const isSparse = header.typeflag === 'S' || [...records.keys()].some(key => key.startsWith(SPARSE_KEY))
-  if (isSparse) {
-    throw new CodedError(
-      'unsupported',
-      `Cannot use ${where}: it is a sparse file, which layers must not have`,
-    )
-  }
+function entryType(header: HeaderBlock, name: string, where: string): TarEntryType {
   switch (header.typeflag) {
     case '\0':
       // V7 had no type for directories but a slash at the end.

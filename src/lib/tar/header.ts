@@ -37,6 +37,10 @@ export interface NewHeader {
 }
 
 const CHECKSUM = {offset: 148, size: 8}
+/** The map, its flag, and the file's size, in headers of type `S` (sparse-map.ts). */
+const GNU_SPARSE_FIELDS = {start: 386, end: 495}
+/** What eleven octal digits can say; larger sizes need a PAX record. */
+export const MAX_OCTAL_SIZE = 8 ** 11 - 1
 
 /** True for a block of 512 zero bytes; two of them end an archive. */
 export function isZeroBlock(block: Uint8Array): boolean {
@@ -101,6 +105,18 @@ export function encodeHeaderBlock(header: NewHeader): Uint8Array {
   return block
 }
 
+/** The header block of a plain regular file in the place of a sparse one's, whose map may stand in it. */
+export function plainFileBlock(block: Uint8Array, size: number): Uint8Array {
+  const plain = Uint8Array.from(block)
+  if (String.fromCharCode(block[156]!) === 'S') plain.fill(0, GNU_SPARSE_FIELDS.start, GNU_SPARSE_FIELDS.end)
+  const octal = size <= MAX_OCTAL_SIZE ? size.toString(8).padStart(11, '0') : '0'.repeat(11)
+  plain.set(encodeByteText(`${octal}\0`), 124)
+  plain[156] = ZERO
+  const checksum = checksums(plain).unsigned.toString(8).padStart(6, '0')
+  plain.set(encodeByteText(`${checksum}\0 `), CHECKSUM.offset)
+  return plain
+}
+
 /** The sum of all bytes with the checksum field as spaces; old tars summed signed bytes. */
 function checksums(block: Uint8Array): {unsigned: number; signed: number} {
   let unsigned = 0
@@ -123,8 +139,8 @@ function checkChecksum(block: Uint8Array, where: string): void {
   }
 }
 
-/** A numeric field: octal text, or base-256 (two's complement, GNU) when the top bit of the first byte is set. */
-function parseNumber(field: Uint8Array, name: string, where: string): number {
+/** A numeric field, which `name` names in the `corrupt` error that anything else throws: octal text, or base-256 (two's complement, GNU) when the top bit of the first byte is set. */
+export function parseNumber(field: Uint8Array, name: string, where: string): number {
   const value = tryParseNumber(field)
   if (value === undefined) {
     throw new CodedError('corrupt', `Cannot read ${where}: its ${name} field is not a number`)

@@ -4,6 +4,9 @@ import {CodedError} from '../errors/coded-error.ts'
 import {encodeByteText} from '../io/byte-text.ts'
 import type {TarLimits} from './tar-entry.ts'
 
+/** OCI image-spec, layer.md "Whiteouts". */
+const WHITEOUT_PREFIX = '.wh.'
+
 /**
  * `name` as a path relative to the layer's root: no `.`, no empty components, `a/../b` resolved; empty for the root
  * itself. Undefined when `..` leads out of the root: unpackers disagree on what such a name means, so nobody may rely
@@ -39,6 +42,9 @@ export function checkPathLimits(path: string, limits: TarLimits, where: string):
     throw tooLong(where, `its path is longer than ${pathSize} bytes`)
   const components = path.split('/')
   if (components.length > depth) throw tooLong(where, `its path is deeper than ${depth} directories`)
+  const base = components.pop()!
+  // Nobody makes a file of a whiteout's name, but of the one that it hides.
+  components.push(base.startsWith(WHITEOUT_PREFIX) ? base.slice(WHITEOUT_PREFIX.length) : base)
   if (components.some(component => encodeByteText(component).length > nameSize)) {
     throw tooLong(where, `its path has a component of more than ${nameSize} bytes`)
   }

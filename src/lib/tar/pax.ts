@@ -15,9 +15,14 @@ const NEWLINE = 0x0a
 /** A record's own size has at most as many digits as the largest extension payload that we accept. */
 const MAX_SIZE_DIGITS = 8
 
+/** The keys of sparse files in format 0.0, which come in pairs, many times; and the key that format 0.1 has for all. */
+const SPARSE_PAIR = ['GNU.sparse.offset', 'GNU.sparse.numbytes']
+const SPARSE_MAP = 'GNU.sparse.map'
+
 /** Parses the payload of an `x` or `g` header; `where` names it in the `corrupt` error that a malformed one throws. */
 export function parsePaxRecords(payload: Uint8Array, where: string): Map<string, Uint8Array> {
   const records = new Map<string, Uint8Array>()
+  const sparsePairs: string[] = []
   for (let at = 0; at < payload.length; ) {
     const space = payload.indexOf(SPACE, at)
     const size =
@@ -29,10 +34,16 @@ export function parsePaxRecords(payload: Uint8Array, where: string): Map<string,
     if (payload[end - 1] !== NEWLINE) throw malformed(where)
     const key = payload.subarray(space + 1, equals)
     if (key.includes(0)) throw malformed(where)
+    const name = decodeByteText(key)
+    const value = payload.subarray(equals + 1, end - 1)
+    if (name === SPARSE_PAIR[sparsePairs.length % 2]) sparsePairs.push(decodeByteText(value))
+    else if (SPARSE_PAIR.includes(name)) throw malformed(where)
     // Copied, because the payload may be a view of a large chunk; `slice` of a Buffer would be a view too.
-    records.set(decodeByteText(key), Uint8Array.from(payload.subarray(equals + 1, end - 1)))
+    else records.set(name, Uint8Array.from(value))
     at = end
   }
+  // The one format that repeats keys, put as the next one has it.
+  if (sparsePairs.length > 0) records.set(SPARSE_MAP, encodeByteText(sparsePairs.join(',')))
   return records
 }
 

@@ -38,6 +38,23 @@ export interface TarEntry {
   readonly foldedHeader: Uint8Array | undefined
   /** Payload size; 0 unless `type` is `reg`. */
   readonly size: number
+  /** Of a sparse file, whose payload in the archive has only some of its bytes. */
+  readonly sparse?: SparsePayload
+}
+
+/** How to make a plain file of a sparse one. */
+export interface SparsePayload {
+  readonly map: SparseMap
+  /** All headers of the plain file. */
+  readonly header: Uint8Array
+}
+
+/** The stretches of a file that have data, in their order; all else is zeros. Bytes. */
+export interface SparseMap {
+  readonly offsets: readonly number[]
+  readonly sizes: readonly number[]
+  /** Of the whole file. */
+  readonly realSize: number
 }
 
 /** Whole seconds since the epoch (may be negative), and nanoseconds 0–999999999 after them. */

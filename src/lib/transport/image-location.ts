@@ -1,6 +1,7 @@
 // Where an image is, as people write it: skopeo's transports, and plain names for the store.
 
 import {CodedError} from '../errors/coded-error.ts'
+import {parseCid} from '../ipfs/cid.ts'
 import {formatReference, parseReference, withDefaultTag} from '../oci/reference.ts'
 
 /** A place for one image. Names and references are as written; paths are relative to the working directory. */
@@ -8,6 +9,7 @@ export type ImageLocation =
   | {readonly transport: 'store'; readonly name: string}
   | {readonly transport: 'docker'; readonly reference: string}
   | {readonly transport: 'containerd'; readonly name: string}
+  | {readonly transport: 'ipfs'; readonly cid: string}
   | {readonly transport: 'oci' | 'oci-archive'; readonly path: string; readonly tag?: string}
   | DockerArchiveLocation
 
@@ -25,7 +27,7 @@ const TAG_PATTERN = new RegExp(`^${TAG_COMPONENT}(?:/${TAG_COMPONENT})*$`)
 const MAX_TAG_LENGTH = 1024
 
 /**
- * Parses a location. `docker://`, `oci:`, `oci-archive:`, `docker-archive:` and `containerd:` are transports, as in
+ * Parses a location. `docker://`, `ipfs://`, `oci:`, `oci-archive:`, `docker-archive:` and `containerd:` are transports, as in
  * skopeo also where an image could have that name (`oci:1` is a directory; write `docker.io/library/oci:1`). Everything
  * else is the name of an image in the store. Throws `invalid-argument`.
  */
@@ -42,6 +44,8 @@ export function parseImageLocation(text: string): ImageLocation {
     case 'containerd':
       parseReference(rest)
       return {transport, name: rest}
+    case 'ipfs':
+      return rest.startsWith('//') ? {transport, cid: parseCid(rest.slice(2))} : storeLocation(text)
     case 'oci':
     case 'oci-archive':
       return parseLayoutLocation(text, transport, rest)
@@ -50,6 +54,14 @@ export function parseImageLocation(text: string): ImageLocation {
     default:
       return storeLocation(text)
   }
+}
+
+/** The file of an archive, as a list; empty for every other place. */
+export function archivePaths(text: string): readonly string[] {
+  const location = parseImageLocation(text)
+  return location.transport === 'oci-archive' || location.transport === 'docker-archive'
+    ? [location.path]
+    : []
 }
 
 function storeLocation(text: string): ImageLocation {

@@ -56,6 +56,7 @@ export async function openStoreTarget(
   return {
     name: newName,
     content: store.content,
+    prepare: async (root, call) => store.images.link?.(root, call),
     async publish(root, call = {}) {
       await store.images.put(newName, root, call)
     },

@@ -1,12 +1,12 @@
 // The documents of an image, fetched once: what is read to follow it is also what is kept of it.
 
-import {readWholeBlob} from '../convert/image-tree.ts'
-import {openBytesBlob} from '../io/bytes-blob.ts'
+import {openBytesBlob} from '../blob/bytes-blob.ts'
 import type {ContentStore} from '../oci/content-store.ts'
 import type {Descriptor} from '../oci/descriptor.ts'
 import type {Digest} from '../oci/digest.ts'
 import {MAX_CONFIG_SIZE, MAX_MANIFEST_SIZE} from '../oci/manifest.ts'
 import {isConfigMediaType, isIndexMediaType, isManifestMediaType} from '../oci/media-type.ts'
+import {readWholeBlob} from './image-tree.ts'
 
 /**
  * `content`, where each manifest, index and config is read once, whole and verified, and remembered. `onFetch` is told
