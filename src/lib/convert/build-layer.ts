@@ -1,16 +1,14 @@
 // Builds a lazily readable layer from the bytes of an archive, with no store at either end: the library's way in.
 
+import {createDigester} from '../blob/sha256.ts'
+import {verifyStream} from '../blob/verified-stream.ts'
 import {CodedError} from '../errors/coded-error.ts'
-import {createDigester} from '../io/sha256.ts'
-import {verifyStream} from '../io/verified-stream.ts'
 import type {BlobSource, CallOptions, ContentStore, OpenBlob} from '../oci/content-store.ts'
 import type {Descriptor} from '../oci/descriptor.ts'
-import {type LayerCompression, layerMediaType} from '../oci/media-type.ts'
+import {OCI_LAYER} from '../oci/media-type.ts'
 import {type ConvertedBlob, type ConvertLayerOptions, convertLayer} from './convert-layer.ts'
 
 export interface BuildLayerOptions extends Omit<ConvertLayerOptions, 'target' | 'family'> {
-  /** How the archive is compressed. Default: not at all. */
-  readonly compression?: LayerCompression
   /**
    * Takes the layer piece by piece, in order; each call is waited for. What it got is a layer only when `buildLayer`
    * has resolved.
@@ -26,11 +24,11 @@ const READ_SIZE = 1 << 20
  * `unsupported` for an archive that cannot be used, `unavailable` when the disk is full.
  */
 export async function buildLayer(tar: BlobSource, options: BuildLayerOptions): Promise<ConvertedBlob> {
-  const {compression = 'none', write, ...conversion} = options
+  const {write, ...conversion} = options
   const digester = createDigester()
   for await (const bytes of readThrough(tar, options)) digester.update(bytes)
-  const mediaType = layerMediaType(compression, 'oci')
-  const descriptor = {mediaType, digest: digester.digest(), size: tar.size}
+  // Whether it is compressed, and how, its bytes tell.
+  const descriptor = {mediaType: OCI_LAYER, digest: digester.digest(), size: tar.size}
   const content = sourceContent(tar, descriptor)
   return convertLayer({content, descriptor}, {...conversion, target: targetContent(write), family: 'oci'})
 }

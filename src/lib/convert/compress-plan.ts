@@ -1,6 +1,7 @@
 // Compresses a planned layer's units into members, in parallel, and yields them in order. Which units share a member is
 // decided here, from the plan and compressed sizes alone, never from what runs when.
 
+import {availableParallelism} from 'node:os'
 import type {BulkCodec, CompressedMembers, MemberKind, PieceLists, Spool} from '../compression/codec.ts'
 import {HASH_SIZE} from '../estargz/toc-of-plan.ts'
 import {chunksOfUnits, piecesOfUnits, type Units} from '../estargz/units.ts'
@@ -32,8 +33,11 @@ export interface MemberBatch {
 
 /** Decompressed bytes of one call: enough to make its cost vanish, small enough that many fit in memory. */
 const BATCH_SIZE = 1 << 20
-/** Decompressed bytes of the calls under way or waiting to be written: bounds the memory of one conversion. */
-const WINDOW_SIZE = 48 << 20
+/**
+ * Decompressed bytes of the calls under way or waiting to be written: bounds the memory of one layer's conversion, of which
+ * several may run. A chunk of the usual 4 MiB for each processor, and one that waits for every second.
+ */
+const WINDOW_SIZE = Math.min(48, Math.max(24, 6 * availableParallelism())) << 20
 /** Members of one call: bounds its tables where members are tiny. */
 const BATCH_MEMBERS = 4096
 /** Decompressed bytes that one member may have with `minChunkSize`: readers inflate from its start. */

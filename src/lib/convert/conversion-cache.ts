@@ -2,17 +2,14 @@
 
 import type {Descriptor} from '../oci/descriptor.ts'
 import type {Digest} from '../oci/digest.ts'
+import type {OrderedFiles} from './convert-layer.ts'
 
 /** What one layer became. */
 export interface ConversionFacts {
   readonly descriptor: Descriptor
   readonly diffId: Digest
   /** Absent for formats without an order. */
-  readonly prioritized?: {
-    readonly files: number
-    readonly bytes: number
-    readonly missing: readonly string[]
-  }
+  readonly prioritized?: OrderedFiles
   /** The blob of a TOC that is kept outside of the layer. */
   readonly detachedToc?: {readonly digest: Digest; readonly size: number}
 }

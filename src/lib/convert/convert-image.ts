@@ -1,10 +1,22 @@
 // Converts an image: every layer through a layer conversion, then configs, manifests and index rewritten to match.
 
 import pLimit from 'p-limit'
+import {copyBlob, writeDocument} from '../copy/copy-image.ts'
 import {CodedError} from '../errors/coded-error.ts'
+import {
+  attestationsOf,
+  type ImageTree,
+  isAttestation,
+  type ManifestNode,
+  type PlatformSelection,
+  readConfig,
+  readImage,
+  requireImage,
+} from '../image/image-tree.ts'
 import type {ProgressSink} from '../io/progress.ts'
+import {settleAll} from '../io/settle-all.ts'
 import type {CallOptions, ContentStore} from '../oci/content-store.ts'
-import {type Descriptor, isRecord} from '../oci/descriptor.ts'
+import {type Descriptor, isRecord, withContent} from '../oci/descriptor.ts'
 import type {Digest} from '../oci/digest.ts'
 import type {ImageSource, ImageTarget} from '../oci/image-store.ts'
 import {type ImageConfig, type ImageManifest, toOciMediaType} from '../oci/manifest.ts'
@@ -15,17 +27,10 @@ import {
   isForeignLayer,
   layerCompressionOf,
   OCI_CONFIG,
+  toOciLayerType,
 } from '../oci/media-type.ts'
 import {formatPlatform, type Platform} from '../oci/platform.ts'
-import {copyBlob, settleAll, writeDocument} from './copy-image.ts'
-import {
-  type ImageTree,
-  isAttestation,
-  type ManifestNode,
-  type PlatformSelection,
-  readConfig,
-  readImageTree,
-} from './image-tree.ts'
+import type {OrderedFiles} from './convert-layer.ts'
 
 /** One layer on its way through a conversion. */
 export interface LayerToConvert {
@@ -50,7 +55,7 @@ export interface LayerResult {
   /** True when the source's own bytes serve (`--reuse`, or found converted before). */
   readonly reused: boolean
   /** Paths asked to come first, as counted in this layer; absent for a layer that was passed through. */
-  readonly prioritized?: {readonly files: number; readonly bytes: number; readonly missing: readonly string[]}
+  readonly prioritized?: OrderedFiles
   /** The TOC of a layer that keeps it outside, as a layer of the TOC image (see toc-image.ts). */
   readonly detachedToc?: Uint8Array
 }
@@ -63,6 +68,8 @@ export interface LayerConversion {
 
 export interface ConvertImageOptions extends CallOptions {
   readonly platforms: PlatformSelection
+  /** The image, where the caller has read it: what a name stands for may change in between. */
+  readonly tree?: ImageTree | undefined
   /** Turns Docker media types into OCI ones; without it an image keeps its family. */
   readonly oci: boolean
   readonly layers: LayerConversion
@@ -88,6 +95,8 @@ export interface ConvertedLayer extends LayerResult {
 export interface ConvertedImage {
   readonly root: Descriptor
   readonly manifests: readonly ConvertedManifest[]
+  /** Attestations of these manifests, which the new image does not have. */
+  readonly droppedAttestations: readonly Descriptor[]
 }
 
 /**
@@ -100,13 +109,13 @@ export async function convertImage(
   target: ImageTarget,
   options: ConvertImageOptions,
 ): Promise<ConvertedImage> {
-  const tree = await readImageTree(source.content, await source.resolve(options), options.platforms, options)
+  const tree = options.tree ?? (await readImage(source, options.platforms, options))
   const manifests = await convertManifests(source.content, target.content, tree, options)
   const root = await writeRoot(target.content, tree, manifests, options)
   await options.beforePublish?.(manifests)
   options.signal?.throwIfAborted()
   await target.publish(root, options)
-  return {root, manifests}
+  return {root, manifests, droppedAttestations: attestationsOf(tree)}
 }
 
 /** What the parts of one conversion share. */
@@ -130,6 +139,7 @@ async function convertManifests(
   const signal = options.signal ? AbortSignal.any([options.signal, abort.signal]) : abort.signal
   const run: Run = {from, to, options, abort, signal, convertOnce: onceByKey(options, signal)}
   const images = tree.manifests.filter(node => !isAttestation(node.descriptor))
+  requireImage(images, 'convert')
   return settleAll(
     images.map(node =>
       isConfigMediaType(node.manifest.config.mediaType)
@@ -206,11 +216,14 @@ function layerLabel(run: Run, node: ManifestNode, layerIndex: number): string {
   return `${platform}layer ${layerIndex + 1}/${layers.length} ${layers[layerIndex]!.digest.slice(0, 19)}`
 }
 
-/** A layer that we must not or cannot convert; foreign layers are not even copied. */
+/** A layer that we must not or cannot convert; a foreign one may be elsewhere, and is kept where it is here. */
 async function passLayerThrough(layer: LayerToConvert): Promise<ConvertedLayer> {
-  const {descriptor, diffId, content, target, signal} = layer
-  if (!isForeignLayer(descriptor.mediaType)) await copyBlob(content, target, descriptor, {signal})
-  return {descriptor, diffId, reused: true, source: descriptor}
+  const {descriptor, diffId, content, target, family, signal} = layer
+  const isHere =
+    !isForeignLayer(descriptor.mediaType) || (await content.info(descriptor, {signal})) !== undefined
+  if (isHere) await copyBlob(content, target, descriptor, {signal})
+  const mediaType = family === 'oci' ? toOciLayerType(descriptor.mediaType) : descriptor.mediaType
+  return {descriptor: {...descriptor, mediaType}, diffId, reused: true, source: descriptor}
 }
 
 /** An artifact (its config is no image config) is copied as it is. */
@@ -240,7 +253,7 @@ async function writeManifest(
     config: configDescriptor,
     layers: layers.map(layer => layer.descriptor),
   }
-  return {...node.descriptor, ...(await writeDocument(run.to, manifest, mediaType, run))}
+  return withContent(node.descriptor, await writeDocument(run.to, manifest, mediaType, run))
 }
 
 /**
@@ -265,7 +278,7 @@ async function writeConfig(
     const part = changed[key]
     if (isRecord(part) && 'Image' in part) changed[key] = {...part, Image: ''}
   }
-  return {...source, ...(await writeDocument(run.to, changed, mediaType, run))}
+  return withContent(source, await writeDocument(run.to, changed, mediaType, run))
 }
 
 async function writeRoot(

@@ -1,24 +1,28 @@
 // Converts one layer: source blob -> spool and index -> plan -> members compressed in parallel -> target blob.
 
 import type {BulkCodec} from '../compression/codec.ts'
-import type {Compressor} from '../compression/layer-format.ts'
 import {CodedError} from '../errors/coded-error.ts'
 import {DEFAULT_CHUNK_SIZE, type LayerPlan, planLayer} from '../estargz/plan-layer.ts'
-import {digestOf} from '../io/sha256.ts'
+import type {PlacedUnits} from '../estargz/toc-of-plan.ts'
 import {CONTAINERD_UNCOMPRESSED, UNCOMPRESSED_SIZE, withoutLazyAnnotations} from '../oci/annotations.ts'
 import type {CallOptions, ContentStore} from '../oci/content-store.ts'
-import {type Descriptor, withAnnotations} from '../oci/descriptor.ts'
+import {type Descriptor, withAnnotations, withContent} from '../oci/descriptor.ts'
 import type {Digest} from '../oci/digest.ts'
 import {layerMediaType} from '../oci/media-type.ts'
+import {encodePrefetchPlan, type PlannedRange, PREFETCH_PLAN} from '../prefetch/prefetch-plan.ts'
+import type {LayerReads} from '../prefetch/read-ranges.ts'
 import {compressPlan} from './compress-plan.ts'
-import {createLayerWriter, type WrittenLayer} from './layer-writer.ts'
+import {LayerWriter, type WrittenLayer} from './layer-writer.ts'
+import type {LayerWriting} from './layer-writing.ts'
+import {MANY_FILES, type MemoryCare} from './memory-care.ts'
+import {replacedFiles} from './replaced-files.ts'
 import {movableMembers} from './reuse-members.ts'
 import {spoolMembers} from './reuse-source.ts'
-import {defaultMaxUncompressedSize, type LayerSource, type SpooledLayer, spoolLayer} from './spool-layer.ts'
+import {SpoolFile} from './spool-file.ts'
+import {type LayerSource, type SpooledLayer, spoolLayer} from './spool-layer.ts'
 
-export interface ConvertLayerOptions extends CallOptions {
+export interface ConvertLayerOptions extends CallOptions, LayerWriting {
   readonly codec: BulkCodec
-  readonly compressor: Compressor
   readonly target: ContentStore
   /** The media-type family of the new descriptor. */
   readonly family: 'oci' | 'docker'
@@ -26,16 +30,27 @@ export interface ConvertLayerOptions extends CallOptions {
   readonly temporaryDirectory: string
   /** Paths to put first, in this order, or a choice among the layer's own; missing ones are reported. */
   readonly prioritizedPaths?: readonly string[] | ((layerPaths: readonly string[]) => readonly string[])
-  /** Largest payload of a chunk, bytes. Default 4 MiB. */
-  readonly chunkSize?: number
-  /** Compressed bytes that a stream has at least; default 0: a stream per chunk. */
-  readonly minChunkSize?: number
-  /** Keep the tar, and so the DiffID, as it is. Only with a compressor that keeps the TOC outside. */
-  readonly lossless?: boolean
-  /** Bytes to which the source may decompress at most. Default: 64 times its size, at least 1 GiB. */
-  readonly maxUncompressedSize?: number
+  /** What is read of files, where that is known: chunks end there, and the descriptor gets a plan of what to prefetch. */
+  readonly reads?: LayerReads | undefined
+  /** Bytes to which the source may decompress at most. Default: what `temporaryDirectory` has room for. */
+  readonly maxUncompressedSize?: number | undefined
+  readonly memoryCare?: MemoryCare | undefined
   /** Compressed bytes of the source that have been worked on; the total is its descriptor's size. */
   readonly onBytes?: ((doneBytes: number) => void) | undefined
+}
+
+/** What came of the wish for an order. */
+export interface OrderedFiles {
+  /** Prioritised paths that were moved, and the compressed bytes to fetch for them. */
+  readonly files: number
+  readonly bytes: number
+  /** Paths that the layer does not have, and those that stay where they are so that it unpacks to the same. */
+  readonly missing: readonly string[]
+  readonly unmoved: readonly string[]
+  /** Some of the names that readers who go by names alone, as stargz-snapshotter does, take for other places. */
+  readonly misread: readonly string[]
+  /** Files of the layer's own that are left out, because the format has files of these names. */
+  readonly replaced: readonly string[]
 }
 
 /** A layer that was written to the target. */
@@ -54,8 +69,7 @@ export interface ConvertedBlob {
     /** Members of a source that could be read lazily which needed not be compressed again. */
     readonly movedMembers: number
   }
-  /** Prioritised paths that the layer has, the compressed bytes to fetch for them, and paths that it does not have. */
-  readonly prioritized: {readonly files: number; readonly bytes: number; readonly missing: readonly string[]}
+  readonly prioritized: OrderedFiles
   /** For compressors that keep the TOC outside: the blob for the TOC image. */
   readonly detachedToc?: Uint8Array
 }
@@ -76,7 +90,6 @@ export async function convertLayer(
   let readBytes = 0
   const spooling = {
     ...options,
-    maxUncompressedSize: options.maxUncompressedSize ?? defaultMaxUncompressedSize(descriptor.size),
     onBytes: (doneBytes: number) => {
       // A source that cannot be taken apart after all is read again.
       readBytes = Math.max(readBytes, doneBytes)
@@ -84,14 +97,28 @@ export async function convertLayer(
     },
   }
   await using layer = (await spoolMembers(source, spooling)) ?? (await spoolLayer(source, spooling))
+  if (options.lossless && layer.sparseFile) {
+    throw new CodedError(
+      'failed-precondition',
+      `Cannot keep the DiffID: ${JSON.stringify(layer.sparseFile.name)} is a sparse file, whose contents the layer does not have as they are`,
+    )
+  }
   const chunkSize = options.chunkSize || DEFAULT_CHUNK_SIZE
   const plan = planLayer(layer.entries, {
     prioritizedPaths: pathsToPrioritize(layer, options.prioritizedPaths ?? []),
+    reads: options.reads,
     chunkSize,
     lossless: options.lossless ? {size: layer.spool.size} : undefined,
   })
+  if (layer.entries.length >= MANY_FILES) options.memoryCare?.plannedManyFiles()
   // Awaited, because the spool is closed on the way out.
-  return await writeLayer(layer, plan, {...options, chunkSize, source: descriptor, diffId: source.diffId})
+  return await writeLayer(layer, plan, {
+    ...options,
+    chunkSize,
+    source: descriptor,
+    diffId: source.diffId,
+    replaced: options.lossless ? [] : await replacedFiles(layer, options.codec),
+  })
 }
 
 function pathsToPrioritize(
@@ -105,6 +132,7 @@ interface WriteOptions extends ConvertLayerOptions {
   readonly chunkSize: number
   readonly source: Descriptor
   readonly diffId: Digest | undefined
+  readonly replaced: readonly string[]
 }
 
 async function writeLayer(
@@ -116,8 +144,12 @@ async function writeLayer(
   const {spool} = layer
   const mediaType = layerMediaType(compressor.memberKind, options.family)
   await using blob = await target.write({mediaType}, options)
-  await using finisher = compressor.begin({plan, chunkSize: options.chunkSize, spool, codec}, options)
-  const writer = createLayerWriter({blob, codec, spool, plan})
+  const createSpool = () => new SpoolFile(options.temporaryDirectory)
+  await using finisher = compressor.begin(
+    {plan, chunkSize: options.chunkSize, spool, codec, createSpool},
+    options,
+  )
+  const writer = new LayerWriter({blob, codec, spool, plan})
   const members = compressPlan(spool, plan.units, {
     codec,
     signal: options.signal,
@@ -128,10 +160,11 @@ async function writeLayer(
   })
   for await (const batch of members) {
     await writer.writeMembers(batch)
-    options.onBytes?.(progressAt(source.size, writer.tarSize() / Math.max(1, spool.size)))
+    options.onBytes?.(progressAt(source.size, writer.tarSize / Math.max(1, spool.size)))
   }
   const placed = writer.placedUnits()
-  const ending = await finisher.finish(placed, writer.blobSize())
+  const dataSize = writer.blobSize
+  const ending = await finisher.finish(placed, dataSize)
   const written = await writer.writeEnding(ending)
   if (options.lossless) checkUnchanged(written, {size: spool.size, diffId: options.diffId})
   options.signal?.throwIfAborted()
@@ -140,27 +173,45 @@ async function writeLayer(
   const {prefetchLandmark, prioritized} = plan
   const landmark = prefetchLandmark === undefined ? undefined : plan.entries[prefetchLandmark]
   return {
-    descriptor: withAnnotations(
-      {...withoutLazyAnnotations(source), mediaType, digest: written.digest, size: written.size},
-      {...ending.annotations, [UNCOMPRESSED_SIZE]: String(written.uncompressedSize)},
-    ),
+    descriptor: withAnnotations(withContent(withoutLazyAnnotations(source), {...written, mediaType}), {
+      ...ending.annotations,
+      ...(options.reads ? {[PREFETCH_PLAN]: encodePrefetchPlan(rangesRead(plan, placed, dataSize))} : {}),
+      [UNCOMPRESSED_SIZE]: String(written.uncompressedSize),
+    }),
     diffId: written.diffId,
-    tocDigest: digestOf(ending.toc),
-    tocSize: ending.toc.length,
+    tocDigest: ending.toc.digest,
+    tocSize: ending.toc.size,
     uncompressedSize: written.uncompressedSize,
     counts: {
       entries: plan.entries.length,
       chunks: plan.entries.reduce((sum, entry) => sum + entry.unitCount, 0),
-      members: writer.memberCount(),
-      movedMembers: writer.movedCount(),
+      members: writer.memberCount,
+      movedMembers: writer.movedCount,
     },
     prioritized: {
       files: prioritized.found,
       bytes: landmark ? placed.offsets[landmark.firstUnit]! : 0,
       missing: prioritized.missing,
+      unmoved: prioritized.unmoved,
+      misread: plan.misread,
+      replaced: options.replaced,
     },
     ...(ending.detachedToc ? {detachedToc: ending.detachedToc} : {}),
   }
+}
+
+/** The streams of the blob, up to `dataSize`, of which something is read. */
+function rangesRead(
+  {readUnits}: LayerPlan,
+  {offsets}: PlacedUnits,
+  dataSize: number,
+): readonly PlannedRange[] {
+  return readUnits.map(({unit, atMs}) => {
+    const offset = offsets[unit]!
+    let next = unit + 1
+    while (next < offsets.length && offsets[next] === offset) next++
+    return {offset, end: offsets[next] ?? dataSize, atMs}
+  })
 }
 
 /** A lossless conversion must decompress to what its source does. */

@@ -1,11 +1,11 @@
 // A layer conversion that asks first whether it was done before, and whether the target still has what came of it.
 
+import {digestOf} from '../blob/sha256.ts'
 import {MAX_COMPRESSED_TOC_SIZE} from '../estargz/layer-reader.ts'
-import {digestOf} from '../io/sha256.ts'
+import {readWholeBlob} from '../image/image-tree.ts'
 import {OCI_LAYER_GZIP} from '../oci/media-type.ts'
 import type {ConversionCache, ConversionFacts} from './conversion-cache.ts'
 import type {LayerResult, LayerToConvert} from './convert-image.ts'
-import {readWholeBlob} from './image-tree.ts'
 
 /** What a conversion gives, before anybody asks whether it was needed. */
 export type FreshLayer = Omit<LayerResult, 'reused'>

@@ -1,5 +1,6 @@
 // Decompresses the bytes of a blob between the starts of two streams: one member in most layers, several in some.
 
+import {claimedSize} from '../compression/claimed-size.ts'
 import type {BulkCodec, MemberKind} from '../compression/codec.ts'
 import {messageOf} from '../errors/coded-error.ts'
 import {MAX_CHUNK_SIZE} from '../estargz/plan-layer.ts'
@@ -14,10 +15,6 @@ export interface Range {
 
 /** A chunk, and as many headers behind it as anybody may have put there. */
 const MAX_OUTPUT_SIZE = 4 * MAX_CHUNK_SIZE
-/** RFC 1951: a byte of deflate stands for 1032 at most. */
-const MAX_GZIP_RATIO = 1032
-/** RFC 1952: header and trailer of the smallest member. */
-const MIN_GZIP_SIZE = 18
 
 /** What the members in `bytes` decompress to, or what is wrong with them. */
 export async function inflateRange(
@@ -31,17 +28,6 @@ export async function inflateRange(
   } catch (error) {
     return messageOf(error)
   }
-}
-
-/**
- * How large a range says that it is when decompressed, if it is one member: a gzip member ends with its size, a zstd frame
- * begins with it. Undefined when it does not say, or nothing of its size can be so large.
- */
-export function claimedSize(kind: MemberKind, bytes: Uint8Array): number | undefined {
-  if (kind === 'zstd') return frameContentSize(bytes)
-  if (bytes.length < MIN_GZIP_SIZE) return undefined
-  const size = new DataView(bytes.buffer, bytes.byteOffset + bytes.length - 4).getUint32(0, true)
-  return size > bytes.length * MAX_GZIP_RATIO ? undefined : size
 }
 
 /**

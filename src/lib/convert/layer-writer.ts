@@ -1,10 +1,10 @@
 // Writes a converted layer's members in order, keeping the books: where each unit came to be, and all digests.
 
-import type {BulkCodec, Spool} from '../compression/codec.ts'
+import type {BulkCodec, Spool, StreamDigester} from '../compression/codec.ts'
 import type {LayerEnding} from '../compression/layer-format.ts'
-import type {LayerPlan} from '../estargz/plan-layer.ts'
+import type {LayerPlan, PlannedEntry} from '../estargz/plan-layer.ts'
 import {HASH_SIZE, type PlacedUnits} from '../estargz/toc-of-plan.ts'
-import {chunksOfUnits} from '../estargz/units.ts'
+import {chunksOfUnits, type Units} from '../estargz/units.ts'
 import type {BlobWriter} from '../oci/content-store.ts'
 import {type Digest, digestFromHash} from '../oci/digest.ts'
 import type {MemberBatch} from './compress-plan.ts'
@@ -17,20 +17,6 @@ export interface WrittenLayer {
   readonly uncompressedSize: number
 }
 
-export interface LayerWriter {
-  writeMembers(batch: MemberBatch): Promise<void>
-  /** After all members. */
-  placedUnits(): PlacedUnits
-  /** Writes what follows the members. The caller commits the blob. */
-  writeEnding(ending: LayerEnding): Promise<WrittenLayer>
-  /** Bytes so far, of the blob and of what it decompresses to. */
-  blobSize(): number
-  tarSize(): number
-  memberCount(): number
-  /** Members that were the source's own. */
-  movedCount(): number
-}
-
 export interface LayerWriterOptions {
   readonly blob: BlobWriter
   readonly codec: BulkCodec
@@ -38,62 +24,98 @@ export interface LayerWriterOptions {
   readonly plan: LayerPlan
 }
 
-export function createLayerWriter({blob, codec, spool, plan}: LayerWriterOptions): LayerWriter {
-  const {units} = plan
-  const offsets = new Float64Array(units.count)
-  const innerOffsets = new Float64Array(units.count)
-  const chunkHashes = new Uint8Array(units.count * HASH_SIZE)
-  const blobDigester = codec.createDigester()
-  const diffIdDigester = codec.createDigester()
-  const files = createFileDigester({codec, spool, plan})
-  let blobSize = 0
-  let tarSize = 0
-  let memberCount = 0
-  let movedCount = 0
+export class LayerWriter {
+  readonly #blob: BlobWriter
+  readonly #spool: Spool
+  readonly #units: Units
+  readonly #offsets: Float64Array
+  readonly #innerOffsets: Float64Array
+  readonly #chunkHashes: Uint8Array
+  readonly #blobDigester: StreamDigester
+  readonly #diffIdDigester: StreamDigester
+  readonly #files: FileDigester
+  #blobSize = 0
+  #tarSize = 0
+  #memberCount = 0
+  #movedCount = 0
 
-  async function writeMembers(batch: MemberBatch): Promise<void> {
-    chunkHashes.set(batch.chunkHashes, batch.bounds[0]! * HASH_SIZE)
-    for (const [index, size] of batch.sizes.entries()) {
-      let innerOffset = 0
-      for (let unit = batch.bounds[index]!; unit < batch.bounds[index + 1]!; unit++) {
-        offsets[unit] = blobSize
-        innerOffsets[unit] = innerOffset
-        innerOffset += units.sizes[unit]!
-      }
-      blobSize += size
-      tarSize += innerOffset
-      memberCount++
-      movedCount += batch.moved[index]!
-    }
+  constructor({blob, codec, spool, plan}: LayerWriterOptions) {
+    this.#blob = blob
+    this.#spool = spool
+    this.#units = plan.units
+    this.#offsets = new Float64Array(plan.units.count)
+    this.#innerOffsets = new Float64Array(plan.units.count)
+    this.#chunkHashes = new Uint8Array(plan.units.count * HASH_SIZE)
+    this.#blobDigester = codec.createDigester()
+    this.#diffIdDigester = codec.createDigester()
+    this.#files = new FileDigester({codec, spool, plan})
+  }
+
+  /** Bytes so far, of the blob and of what it decompresses to. */
+  get blobSize(): number {
+    return this.#blobSize
+  }
+  get tarSize(): number {
+    return this.#tarSize
+  }
+
+  get memberCount(): number {
+    return this.#memberCount
+  }
+
+  /** Members that were the source's own. */
+  get movedCount(): number {
+    return this.#movedCount
+  }
+
+  async writeMembers(batch: MemberBatch): Promise<void> {
+    this.#place(batch)
     await Promise.all([
-      blob.write(batch.bytes),
-      blobDigester.update(batch.bytes),
-      diffIdDigester.updatePieces(spool, batch.pieces),
-      files.hashUnits(batch.bounds[0]!, batch.bounds.at(-1)!),
+      this.#blob.write(batch.bytes),
+      this.#blobDigester.update(batch.bytes),
+      this.#diffIdDigester.updatePieces(this.#spool, batch.pieces),
+      this.#files.hashUnits(batch.bounds[0]!, batch.bounds.at(-1)!),
     ])
   }
 
-  async function writeEnding({blobPieces, tarPieces}: LayerEnding): Promise<WrittenLayer> {
-    for (const piece of blobPieces) {
-      await Promise.all([blob.write(piece), blobDigester.update(piece)])
-    }
-    for (const piece of tarPieces) await diffIdDigester.update(piece)
-    return {
-      digest: digestFromHash(await blobDigester.digest()),
-      size: blobSize + sumOfSizes(blobPieces),
-      diffId: digestFromHash(await diffIdDigester.digest()),
-      uncompressedSize: tarSize + sumOfSizes(tarPieces),
+  #place(batch: MemberBatch): void {
+    this.#chunkHashes.set(batch.chunkHashes, batch.bounds[0]! * HASH_SIZE)
+    for (const [index, size] of batch.sizes.entries()) {
+      let innerOffset = 0
+      for (let unit = batch.bounds[index]!; unit < batch.bounds[index + 1]!; unit++) {
+        this.#offsets[unit] = this.#blobSize
+        this.#innerOffsets[unit] = innerOffset
+        innerOffset += this.#units.sizes[unit]!
+      }
+      this.#blobSize += size
+      this.#tarSize += innerOffset
+      this.#memberCount++
+      this.#movedCount += batch.moved[index]!
     }
   }
 
-  return {
-    writeMembers,
-    placedUnits: () => ({offsets, innerOffsets, chunkHashes, fileDigests: files.digests()}),
-    writeEnding,
-    blobSize: () => blobSize,
-    tarSize: () => tarSize,
-    memberCount: () => memberCount,
-    movedCount: () => movedCount,
+  /** After all members. */
+  placedUnits(): PlacedUnits {
+    return {
+      offsets: this.#offsets,
+      innerOffsets: this.#innerOffsets,
+      chunkHashes: this.#chunkHashes,
+      fileDigests: this.#files.digests,
+    }
+  }
+
+  /** Writes what follows the members. The caller commits the blob. */
+  async writeEnding({blobPieces, tar}: LayerEnding): Promise<WrittenLayer> {
+    for (const piece of blobPieces) {
+      await Promise.all([this.#blob.write(piece), this.#blobDigester.update(piece)])
+    }
+    await this.#diffIdDigester.updatePieces(tar.spool, tar.pieces)
+    return {
+      digest: digestFromHash(await this.#blobDigester.digest()),
+      size: this.#blobSize + sumOfSizes(blobPieces),
+      diffId: digestFromHash(await this.#diffIdDigester.digest()),
+      uncompressedSize: this.#tarSize + tar.size,
+    }
   }
 }
 
@@ -101,36 +123,42 @@ function sumOfSizes(pieces: readonly Uint8Array[]): number {
   return pieces.reduce((sum, piece) => sum + piece.length, 0)
 }
 
-interface FileDigester {
-  /** Hashes what the units before `endUnit` add to files of several chunks. */
-  hashUnits(startUnit: number, endUnit: number): Promise<void>
-  digests(): ReadonlyMap<number, Digest>
-}
-
 /** Digests of files of several chunks; one of a single chunk has its chunk's. */
-function createFileDigester({
-  codec,
-  spool,
-  plan,
-}: Pick<LayerWriterOptions, 'codec' | 'spool' | 'plan'>): FileDigester {
-  const large = plan.entries.filter(entry => entry.unitCount > 1)
-  const digests = new Map<number, Digest>()
-  let index = 0
-  let digester = codec.createDigester()
+class FileDigester {
+  readonly #codec: BulkCodec
+  readonly #spool: Spool
+  readonly #units: Units
+  readonly #large: readonly PlannedEntry[]
+  readonly #digests = new Map<number, Digest>()
+  /** The one of the large files that is under way. */
+  #index = 0
+  #digester: StreamDigester
 
-  async function hashUnits(startUnit: number, endUnit: number): Promise<void> {
-    for (; index < large.length; index++) {
-      const {firstUnit, unitCount} = large[index]!
+  constructor({codec, spool, plan}: Pick<LayerWriterOptions, 'codec' | 'spool' | 'plan'>) {
+    this.#codec = codec
+    this.#spool = spool
+    this.#units = plan.units
+    this.#large = plan.entries.filter(entry => entry.unitCount > 1)
+    this.#digester = codec.createDigester()
+  }
+
+  /** By the first unit of each file. */
+  get digests(): ReadonlyMap<number, Digest> {
+    return this.#digests
+  }
+
+  /** Hashes what the units before `endUnit` add to files of several chunks. */
+  async hashUnits(startUnit: number, endUnit: number): Promise<void> {
+    for (; this.#index < this.#large.length; this.#index++) {
+      const {firstUnit, unitCount} = this.#large[this.#index]!
       const first = Math.max(startUnit, firstUnit)
       const end = Math.min(endUnit, firstUnit + unitCount)
       if (first >= end) return
       const chunks = Array.from({length: end - first}, (_, offset) => first + offset)
-      await digester.updatePieces(spool, chunksOfUnits(plan.units, chunks))
+      await this.#digester.updatePieces(this.#spool, chunksOfUnits(this.#units, chunks))
       if (end < firstUnit + unitCount) return
-      digests.set(firstUnit, digestFromHash(await digester.digest()))
-      digester = codec.createDigester()
+      this.#digests.set(firstUnit, digestFromHash(await this.#digester.digest()))
+      this.#digester = this.#codec.createDigester()
     }
   }
-
-  return {hashUnits, digests: () => digests}
 }

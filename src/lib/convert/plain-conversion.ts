@@ -2,25 +2,29 @@
 // frames.
 
 import {createHash} from 'node:crypto'
+import {decompressStream} from '../blob/decompress.ts'
+import {compressionOfBlob} from '../blob/detect-compression.ts'
+import {limitSize} from '../blob/limit-size.ts'
 import type {BulkCodec, MemberKind} from '../compression/codec.ts'
+import {copyBlob} from '../copy/copy-image.ts'
 import {CodedError} from '../errors/coded-error.ts'
-import {decompressStream} from '../io/decompress.ts'
 import {CONTAINERD_UNCOMPRESSED, isLazyAnnotation, withoutLazyAnnotations} from '../oci/annotations.ts'
+import {withContent} from '../oci/descriptor.ts'
 import {digestFromHash} from '../oci/digest.ts'
-import {type LayerCompression, layerCompressionOf, layerMediaType} from '../oci/media-type.ts'
-import type {ConversionCache} from './conversion-cache.ts'
+import {type LayerCompression, layerMediaType} from '../oci/media-type.ts'
 import type {LayerConversion, LayerResult, LayerToConvert} from './convert-image.ts'
 import {convertUnlessKnown, type FreshLayer} from './convert-unless-known.ts'
-import {copyBlob} from './copy-image.ts'
-import {defaultMaxUncompressedSize} from './spool-layer.ts'
+import type {PlainFormat} from './layer-format.ts'
+import type {LayerConversionOptions} from './lazy-conversion.ts'
 
-export interface PlainConversionOptions {
-  readonly codec: BulkCodec
-  readonly compression: LayerCompression
-  /** Of zstd, 1–22; default 3. gzip has one level. */
-  readonly level?: number
-  readonly cache?: ConversionCache | undefined
-}
+/**
+ * What of `LayerConversionOptions` matters here. In the temporary directory there must be room for a decompressed layer,
+ * although none is kept: whoever reads it will need as much.
+ */
+export type PlainConversionOptions = Pick<
+  LayerConversionOptions,
+  'codec' | 'temporaryDirectory' | 'maxUncompressedSize' | 'cache'
+>
 
 /** Bytes of the tar in one member: large enough that cutting costs nothing, small enough for every core. */
 const MEMBER_SIZE = 4 << 20
@@ -28,55 +32,60 @@ const MEMBER_SIZE = 4 << 20
 const BATCH_SIZE = 8 * MEMBER_SIZE
 /** The level of libdeflate that is no larger than zlib's 9. */
 const GZIP_LEVEL = 6
-const DEFAULT_ZSTD_LEVEL = 3
 
 /**
  * Keeps every layer's tar to the last byte, so that DiffIDs stay: a TOC and landmarks that an earlier conversion put into
  * it stay files of it, as in the reference. Layers that are in the wanted form already are copied.
  */
-export function plainConversion(options: PlainConversionOptions): LayerConversion {
-  const {codec, compression} = options
-  const level = compression === 'zstd' ? (options.level ?? DEFAULT_ZSTD_LEVEL) : GZIP_LEVEL
+export function plainConversion(format: PlainFormat, options: PlainConversionOptions): LayerConversion {
+  const {compression} = format
+  const {codec} = options
+  const level = compression === 'zstd' ? format.level : GZIP_LEVEL
   const keyOf = ({descriptor, diffId, family}: LayerToConvert) =>
     createHash('sha256')
       .update(JSON.stringify(['plain', compression, level, codec.name, family, descriptor, diffId]))
       .digest('hex')
   return {
     key: keyOf,
-    convert: layer =>
-      isThereAlready(layer, compression)
-        ? keepLayer(layer)
+    convert: async layer =>
+      (await isThereAlready(layer, compression))
+        ? keepLayer(layer, compression)
         : convertUnlessKnown(layer, keyOf(layer), options.cache, () =>
-            convertToPlain(layer, {codec, compression, level}),
+            convertToPlain(layer, {...options, compression, level}),
           ),
   }
 }
 
-/** A layer that can be read lazily is made anew: its many members and its footer have no use any more. */
-function isThereAlready({descriptor}: LayerToConvert, compression: LayerCompression): boolean {
-  if (layerCompressionOf(descriptor.mediaType) !== compression) return false
-  return compression === 'none' || !Object.keys(descriptor.annotations ?? {}).some(isLazyAnnotation)
+/**
+ * Whether a layer's bytes are in the wanted form, whatever its media type says. One that can be read lazily is made anew:
+ * its many members and its footer have no use any more.
+ */
+async function isThereAlready(layer: LayerToConvert, compression: LayerCompression): Promise<boolean> {
+  const {content, descriptor, signal} = layer
+  if (Object.keys(descriptor.annotations ?? {}).some(isLazyAnnotation)) return false
+  await using blob = await content.open(descriptor, {signal})
+  return (await compressionOfBlob(blob, {signal})) === compression
 }
 
-async function keepLayer(layer: LayerToConvert): Promise<LayerResult> {
+async function keepLayer(layer: LayerToConvert, compression: LayerCompression): Promise<LayerResult> {
   const {content, target, descriptor, diffId, signal} = layer
   await copyBlob(content, target, descriptor, {signal})
-  const compression = layerCompressionOf(descriptor.mediaType)!
   const mediaType = layerMediaType(compression, layer.family)
   return {descriptor: {...withoutLazyAnnotations(descriptor), mediaType}, diffId, reused: true}
 }
 
 async function convertToPlain(
   layer: LayerToConvert,
-  {codec, compression, level}: Required<Omit<PlainConversionOptions, 'cache'>>,
+  options: PlainConversionOptions & Pick<PlainFormat, 'compression' | 'level'>,
 ): Promise<FreshLayer> {
+  const {codec, compression, level} = options
   const {descriptor, diffId, target, signal} = layer
   const mediaType = layerMediaType(compression, layer.family)
   await using blob = await target.write({mediaType}, {signal})
   const tarDigester = codec.createDigester()
   const blobDigester = codec.createDigester()
   let size = 0
-  for await (const tar of batchesOf(decompress(layer))) {
+  for await (const tar of batchesOf(decompress(layer, options))) {
     const hashed = tarDigester.update(tar)
     const pieces = compression === 'none' ? [tar] : await compressMembers(compression, level, tar, codec)
     for (const piece of pieces) {
@@ -95,17 +104,14 @@ async function convertToPlain(
   const written = {digest: digestFromHash(await blobDigester.digest()), size}
   signal.throwIfAborted()
   await blob.commit(written, {signal, labels: {[CONTAINERD_UNCOMPRESSED]: diffId}})
-  return {descriptor: {...withoutLazyAnnotations(descriptor), mediaType, ...written}, diffId}
+  return {descriptor: withContent(withoutLazyAnnotations(descriptor), {...written, mediaType}), diffId}
 }
 
 /** The layer's tar; the blob is verified at its end. */
-async function* decompress({
-  descriptor,
-  content,
-  signal,
-  onBytes,
-}: LayerToConvert): AsyncGenerator<Uint8Array> {
-  const limit = defaultMaxUncompressedSize(descriptor.size)
+async function* decompress(
+  {descriptor, content, signal, onBytes}: LayerToConvert,
+  {temporaryDirectory, maxUncompressedSize}: PlainConversionOptions,
+): AsyncGenerator<Uint8Array> {
   await using blob = await content.open(descriptor, {signal})
   async function* compressed(): AsyncGenerator<Uint8Array> {
     let doneBytes = 0
@@ -115,19 +121,10 @@ async function* decompress({
       yield bytes
     }
   }
-  const compression = layerCompressionOf(descriptor.mediaType) ?? 'none'
-  let size = 0
-  for await (const bytes of decompressStream(compressed(), compression, `layer ${descriptor.digest}`, {
-    signal,
-  })) {
+  const where = `layer ${descriptor.digest}`
+  const limit = {maxSize: maxUncompressedSize, directory: temporaryDirectory, where}
+  for await (const bytes of limitSize(decompressStream(compressed(), where, {signal}), limit)) {
     signal.throwIfAborted()
-    size += bytes.length
-    if (size > limit) {
-      throw new CodedError(
-        'unsupported',
-        `Cannot convert the layer ${descriptor.digest}: it decompresses to more than ${limit} bytes, the limit for a layer of its size`,
-      )
-    }
     yield bytes
   }
 }

@@ -6,7 +6,7 @@
 
 import type {BulkCodec, PieceLists} from '../compression/codec.ts'
 import type {Compressor} from '../compression/layer-format.ts'
-import type {SourceMembers} from './reuse-source.ts'
+import type {SourceMembers} from './source-members.ts'
 import type {SpooledLayer} from './spool-layer.ts'
 
 /** Members that may move. */

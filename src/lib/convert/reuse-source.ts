@@ -1,33 +1,17 @@
 // Spools a lazily readable layer member by member: cut where its TOC says that streams start, so that all cores decompress
 // it, and with its compressed bytes kept, because members that stay as they are will be moved (reuse-members.ts).
 
-import type {BulkCodec, MemberKind, Spool} from '../compression/codec.ts'
+import {claimedSize} from '../compression/claimed-size.ts'
+import type {BulkCodec, MemberKind} from '../compression/codec.ts'
 import {CodedError, hasCode} from '../errors/coded-error.ts'
 import {type OpenLayerOptions, openLayer} from '../estargz/open-layer.ts'
 import {MAX_CHUNK_SIZE} from '../estargz/plan-layer.ts'
 import {isLazyAnnotation} from '../oci/annotations.ts'
 import type {BlobSource} from '../oci/content-store.ts'
 import {layerCompressionOf} from '../oci/media-type.ts'
-import {claimedSize, inflateOne, inflateRange} from './inflate-range.ts'
-import {
-  countBytes,
-  createSpoolStore,
-  type LayerSource,
-  type SpooledLayer,
-  type SpoolOptions,
-  spoolTar,
-} from './spool-layer.ts'
-
-/** Members of a source layer. Offsets and sizes are of its blob, `tar…` of what it decompresses to. */
-export interface SourceMembers {
-  readonly kind: MemberKind
-  readonly offsets: readonly number[]
-  readonly sizes: readonly number[]
-  readonly tarOffsets: readonly number[]
-  readonly tarSizes: readonly number[]
-  /** The blob's bytes. */
-  readonly blob: Spool
-}
+import {inflateOne, inflateRange} from './inflate-range.ts'
+import {SpoolFile} from './spool-file.ts'
+import {countBytes, type LayerSource, type SpooledLayer, type SpoolOptions, spoolTar} from './spool-layer.ts'
 
 /** Bytes, compressed and not, that are decompressed at once: enough for every core. Two batches are in memory. */
 const BATCH_SIZE = 4 << 20
@@ -48,22 +32,30 @@ export async function spoolMembers(
   if (kind === 'none' || !Object.keys(annotations).some(isLazyAnnotation)) return undefined
   // The DiffID shows that the cuts were right, and the codec that nothing is hidden between members.
   if (!source.diffId || options.codec.name !== 'native') return undefined
-  const store = createSpoolStore(options.temporaryDirectory)
+  const store = new SpoolFile(options.temporaryDirectory)
   const found = {offsets: [], sizes: [], tarOffsets: [], tarSizes: []}
   try {
     await using blob = await content.open(descriptor, options)
     const opening = {where: descriptor.digest, annotations, signal: options.signal}
     const {starts, dataEnd} = await findStreamStarts(blob, kind, opening)
     const compressed = countBytes(blob.stream(options), options.onBytes)
-    const ranges = cutAt(keepIn(compressed, store.write), starts)
+    const ranges = cutAt(
+      keepIn(compressed, bytes => store.write(bytes)),
+      starts,
+    )
     const layer = await spoolTar(
       inflateRanges(ranges, {kind, dataEnd, found, codec: options.codec}),
       source,
       options,
     )
+    // Places in a tar that was made anew are not those of its members.
+    if (layer.sparseFile) {
+      await store.close()
+      return layer
+    }
     return {
       ...layer,
-      members: {kind, ...found, blob: store.finish()},
+      members: {kind, ...found, blob: await store.finish()},
       async [Symbol.asyncDispose]() {
         await layer[Symbol.asyncDispose]()
         await store.close()
@@ -89,10 +81,10 @@ async function findStreamStarts(
   kind: MemberKind,
   options: OpenLayerOptions,
 ): Promise<StreamStarts> {
-  const {decompressor, dataEnd, filesAndLandmarks} = await openLayer(blob, options)
+  const {decompressor, dataEnd, allFiles} = await openLayer(blob, options)
   if (decompressor.memberKind !== kind) throw unusable('the TOC of another layer')
   const starts = new Set([dataEnd, blob.size])
-  for (const {chunks} of filesAndLandmarks.values()) {
+  for (const {chunks} of allFiles) {
     for (const {offset} of chunks) if (offset > 0) starts.add(offset)
   }
   return {starts: Float64Array.from(starts).sort(), dataEnd}

@@ -1,17 +1,19 @@
 // A source layer on its way into a spool: decompressed, hashed and indexed while it is written.
 
-import {type FileHandle, mkdtemp, open, rm} from 'node:fs/promises'
-import {join} from 'node:path'
+import {decompressStream} from '../blob/decompress.ts'
+import {limitSize} from '../blob/limit-size.ts'
 import type {BulkCodec, Spool} from '../compression/codec.ts'
 import {CodedError} from '../errors/coded-error.ts'
-import {decompressStream} from '../io/decompress.ts'
-import type {CallOptions, ContentStore} from '../oci/content-store.ts'
+import type {BlobSource, CallOptions, ContentStore} from '../oci/content-store.ts'
 import type {Descriptor} from '../oci/descriptor.ts'
 import {type Digest, digestFromHash} from '../oci/digest.ts'
 import {layerCompressionOf} from '../oci/media-type.ts'
-import {createTarScanner} from '../tar/scanner.ts'
+import {plainTar} from '../tar/plain-tar.ts'
+import {TarScanner} from '../tar/scanner.ts'
 import type {TarEntry} from '../tar/tar-entry.ts'
-import type {SourceMembers} from './reuse-source.ts'
+import {MANY_FILES, type MemoryCare} from './memory-care.ts'
+import type {SourceMembers} from './source-members.ts'
+import {SpoolFile} from './spool-file.ts'
 
 /** A layer in a store. */
 export interface LayerSource {
@@ -25,8 +27,9 @@ export interface SpoolOptions extends CallOptions {
   readonly codec: BulkCodec
   /** Where a layer that is too large for memory is kept, under no name, while it is converted. */
   readonly temporaryDirectory: string
-  /** Bytes to which a layer may decompress at most. */
-  readonly maxUncompressedSize: number
+  /** Bytes to which a layer may decompress at most; undefined for what `temporaryDirectory` has room for. */
+  readonly maxUncompressedSize?: number | undefined
+  readonly memoryCare?: MemoryCare | undefined
   /** Compressed bytes read so far. */
   readonly onBytes?: ((doneBytes: number) => void) | undefined
 }
@@ -37,22 +40,8 @@ export interface SpooledLayer extends AsyncDisposable {
   readonly entries: readonly TarEntry[]
   /** The compressed members that it came in, where they are known. */
   readonly members?: SourceMembers
-}
-
-/** A decompressed layer up to this size stays in memory; several layers are converted at once. */
-const MEMORY_SIZE = 16 << 20
-/** Deflate cannot make more of a byte than this (RFC 1951: 258 bytes from 2 bits). */
-const MAX_GZIP_RATIO = 1032
-/**
- * The default limit on what a layer decompresses to: 64 times its size, and at least 1 GiB. Root file systems compress
- * 2 to 4 times; layers of zeros, which a bomb is made of, up to 1032 times with gzip and without limit with zstd.
- */
-const DEFAULT_MAX_RATIO = 64
-const DEFAULT_MIN_LIMIT = 2 ** 30
-
-/** The limit that holds when a caller has none of its own. */
-export function defaultMaxUncompressedSize(compressedSize: number): number {
-  return Math.max(DEFAULT_MIN_LIMIT, Math.min(MAX_GZIP_RATIO, DEFAULT_MAX_RATIO) * compressedSize)
+  /** The first of its files that were sparse in the source, and are plain here. */
+  readonly sparseFile?: TarEntry | undefined
 }
 
 /**
@@ -61,8 +50,7 @@ export function defaultMaxUncompressedSize(compressedSize: number): number {
  */
 export async function spoolLayer(source: LayerSource, options: SpoolOptions): Promise<SpooledLayer> {
   const {content, descriptor} = source
-  const compression = layerCompressionOf(descriptor.mediaType)
-  if (compression === undefined) {
+  if (layerCompressionOf(descriptor.mediaType) === undefined) {
     throw new CodedError(
       'unsupported',
       `Cannot convert a layer of type ${JSON.stringify(descriptor.mediaType)}`,
@@ -70,7 +58,7 @@ export async function spoolLayer(source: LayerSource, options: SpoolOptions): Pr
   }
   await using blob = await content.open(descriptor, options)
   const compressed = countBytes(blob.stream(options), options.onBytes)
-  const tar = decompressStream(compressed, compression, `layer ${descriptor.digest}`, options)
+  const tar = decompressStream(compressed, `layer ${descriptor.digest}`, options)
   return await spoolTar(tar, source, options)
 }
 
@@ -81,15 +69,22 @@ export async function spoolTar(
   options: SpoolOptions,
 ): Promise<SpooledLayer> {
   const entries: TarEntry[] = []
-  const scanner = createTarScanner(entry => entries.push(entry))
+  const scanner = new TarScanner(
+    entry => {
+      if (entries.push(entry) === MANY_FILES) options.memoryCare?.foundManyFiles()
+    },
+    {takesSparse: true},
+  )
   const digester = source.diffId ? options.codec.createDigester() : undefined
-  const store = createSpoolStore(options.temporaryDirectory)
+  const store = new SpoolFile(options.temporaryDirectory)
   try {
-    let size = 0
-    for await (const bytes of tar) {
+    const limit = {
+      maxSize: options.maxUncompressedSize,
+      directory: options.temporaryDirectory,
+      where: `layer ${source.descriptor.digest}`,
+    }
+    for await (const bytes of limitSize(tar, limit)) {
       options.signal?.throwIfAborted()
-      size += bytes.length
-      if (size > options.maxUncompressedSize) throw tooLarge(options.maxUncompressedSize)
       // All three use the same bytes, and none changes them.
       const pending = Promise.all([digester?.update(bytes), store.write(bytes)])
       try {
@@ -100,11 +95,51 @@ export async function spoolTar(
     }
     scanner.end()
     if (source.diffId && digester) checkDiffId(source.diffId, digestFromHash(await digester.digest()))
-    return {spool: store.finish(), entries, [Symbol.asyncDispose]: store.close}
+    const layer = {spool: await store.finish(), entries, [Symbol.asyncDispose]: () => store.close()}
+    const sparseFile = entries.find(entry => entry.sparse)
+    return sparseFile ? {...(await spoolPlain(layer, source, options)), sparseFile} : layer
   } catch (error) {
     await store.close()
     throw error
   }
+}
+
+/** Spools a layer once more, with its sparse files made plain; frees the first one. */
+async function spoolPlain(
+  layer: SpooledLayer,
+  {content, descriptor}: LayerSource,
+  options: SpoolOptions,
+): Promise<SpooledLayer> {
+  await using sparse = layer
+  const {spool, entries} = sparse
+  const tar = plainTar(spoolSource(spool, options.codec), entries, options)
+  // The DiffID is that of the source, and has been checked.
+  return await spoolTar(tar, {content, descriptor}, options)
+}
+
+function spoolSource(spool: Spool, codec: BulkCodec): BlobSource {
+  return {
+    size: spool.size,
+    read: async (offset, length, {signal} = {}) => {
+      signal?.throwIfAborted()
+      return readSpool(spool, offset, length, codec)
+    },
+  }
+}
+
+/** Some bytes of a spool. */
+export function readSpool(
+  spool: Spool,
+  offset: number,
+  length: number,
+  codec: BulkCodec,
+): Promise<Uint8Array> {
+  return codec.readPieces(spool, {
+    literals: new Uint8Array(0),
+    offsets: Float64Array.of(offset),
+    sizes: Float64Array.of(length),
+    counts: Uint32Array.of(1),
+  })
 }
 
 function checkDiffId(expected: Digest, actual: Digest): void {
@@ -112,13 +147,6 @@ function checkDiffId(expected: Digest, actual: Digest): void {
   throw new CodedError(
     'corrupt',
     `Cannot use the layer: it decompresses to ${actual}, but the image config says ${expected}`,
-  )
-}
-
-function tooLarge(limit: number): CodedError {
-  return new CodedError(
-    'unsupported',
-    `Cannot convert the layer: it decompresses to more than ${limit} bytes, the limit for a layer of its size`,
   )
 }
 
@@ -132,68 +160,5 @@ export async function* countBytes(
     doneBytes += chunk.length
     onBytes?.(doneBytes)
     yield chunk
-  }
-}
-
-/** Bytes that are written from start to end, and then read anywhere. */
-export interface SpoolStore {
-  write(bytes: Uint8Array): Promise<void>
-  finish(): Spool
-  close(): Promise<void>
-}
-
-/** Memory for a small layer; a file for a larger one. */
-export function createSpoolStore(directory: string): SpoolStore {
-  let held: Uint8Array[] = []
-  let size = 0
-  let file: FileHandle | undefined
-
-  async function write(bytes: Uint8Array): Promise<void> {
-    const offset = size
-    size += bytes.length
-    held.push(bytes)
-    if (!file && size <= MEMORY_SIZE) return
-    const start = file ? offset : 0
-    file ??= await openUnnamed(directory)
-    const pending = held
-    held = []
-    await writeAll(file, pending, start).catch(cause => {
-      throw new CodedError(
-        'unavailable',
-        `Cannot keep the decompressed layer in ${JSON.stringify(directory)} (${size} bytes so far)`,
-        {cause},
-      )
-    })
-  }
-
-  return {
-    write,
-    finish: () => ({size, storage: file ? file.fd : Buffer.concat(held)}),
-    close: async () => {
-      held = []
-      await file?.close()
-      file = undefined
-    },
-  }
-}
-
-async function writeAll(file: FileHandle, chunks: readonly Uint8Array[], start: number): Promise<void> {
-  let position = start
-  for (const chunk of chunks) {
-    for (let written = 0; written < chunk.length; ) {
-      const {bytesWritten} = await file.write(chunk, written, chunk.length - written, position)
-      written += bytesWritten
-      position += bytesWritten
-    }
-  }
-}
-
-/** A file that vanishes with its descriptor, so that not even a killed process leaves it behind. */
-async function openUnnamed(directory: string): Promise<FileHandle> {
-  const holder = await mkdtemp(join(directory, 'ctr-remote-layer-'))
-  try {
-    return await open(join(holder, 'tar'), 'wx+', 0o600)
-  } finally {
-    await rm(holder, {recursive: true, force: true})
   }
 }

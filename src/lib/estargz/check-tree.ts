@@ -1,24 +1,51 @@
 // Checks that need no contents: a TOC against the tar it describes, landmarks, whiteouts.
 
+import {CodedError} from '../errors/coded-error.ts'
 import {decodeBase64} from '../io/base64.ts'
-import {baseName} from '../tar/path.ts'
 import {payloadOffsetOf, type TarEntry, type TarTime} from '../tar/tar-entry.ts'
+import {compareUnpacked} from './check-places.ts'
 import type {Finding} from './finding.ts'
-import type {LayerFile} from './index-toc.ts'
+import {filesByPath, type LayerFile} from './index-toc.ts'
 import {isLandmark, LANDMARK_CONTENTS, NO_PREFETCH_LANDMARK, PREFETCH_LANDMARK, TOC_NAME} from './landmark.ts'
-import {formatModtime, parseTocTime} from './toc-of-plan.ts'
+import {formatModtime, nearestTocSecond, parseTocTime, roundedModtime} from './toc-of-plan.ts'
 
-/** Compares what the TOC says of each file with what the tar says. `streamStarts` are tar positions by blob offset. */
+/**
+ * Compares what the TOC says of each file, in its order, with what the tar says. `streamStarts` are tar positions by blob
+ * offset.
+ */
 export function checkTree(
+  allFiles: readonly LayerFile[],
+  entries: readonly TarEntry[],
+  streamStarts: ReadonlyMap<number, number>,
+): Finding[] {
+  const ownFiles = allFiles.filter(({path}) => path !== TOC_NAME)
+  const own = entries.filter(({path}) => path !== TOC_NAME)
+  const findings: Finding[] = []
+  if (ownFiles.length === own.length && own.every(({path}, index) => path === ownFiles[index]!.path)) {
+    for (const [index, {path}] of own.entries()) {
+      const problem = differenceOf(ownFiles[index]!, own[index]!, streamStarts)
+      if (problem) findings.push({kind: 'tree', path, message: `${quote(path)} ${problem}`})
+    }
+    return findings
+  }
+  // Other tools leave out what is replaced later, or have another order: by name it must fit, and unpacked as well.
+  findings.push(...checkNames(filesByPath(ownFiles), own, streamStarts))
+  if (findings.length > 0) return findings
+  const described = ownFiles.map(file => {
+    if (file.entry.type === 'chunk') throw new CodedError('internal', 'Cannot take a chunk for a file')
+    const {name, type, linkName = ''} = file.entry
+    return {name, type, linkName, file}
+  })
+  return compareUnpacked(described, own, (file, entry) => differenceOf(file, entry, streamStarts))
+}
+
+function checkNames(
   files: ReadonlyMap<string, LayerFile>,
   entries: readonly TarEntry[],
   streamStarts: ReadonlyMap<number, number>,
 ): Finding[] {
   const findings: Finding[] = []
-  const found = new Map<string, TarEntry>()
-  for (const entry of entries) {
-    if (entry.path !== TOC_NAME) found.set(entry.path, entry)
-  }
+  const found = new Map(entries.map(entry => [entry.path, entry]))
   for (const [path, entry] of found) {
     const file = files.get(path)
     const problem = file ? differenceOf(file, entry, streamStarts) : 'is in the tar but not in the TOC'
@@ -62,10 +89,10 @@ function differenceOf(
 }
 
 /** eStargz rounds times to seconds, zstd:chunked has them exactly. */
-function isTimeOf(modtime: string | undefined, {mtimeSeconds, mtimeNanoseconds}: TarEntry): boolean {
+function isTimeOf(modtime: string | undefined, tar: TarEntry): boolean {
   const time = parseTocTime(modtime)
-  const exact = {seconds: mtimeSeconds, nanoseconds: mtimeNanoseconds}
-  const rounded = {seconds: mtimeSeconds + Math.round(mtimeNanoseconds / 1e9), nanoseconds: 0}
+  const exact = {seconds: nearestTocSecond(tar.mtimeSeconds), nanoseconds: tar.mtimeNanoseconds}
+  const rounded = {seconds: roundedModtime(tar), nanoseconds: 0}
   const isSame = (left: TarTime) => left.seconds === time?.seconds && left.nanoseconds === time.nanoseconds
   return isSame(exact) || isSame(rounded)
 }
@@ -108,28 +135,6 @@ export function checkLandmark(files: ReadonlyMap<string, LayerFile>): Finding[] 
 
 /** sha256 of the byte 0x0f. */
 const LANDMARK_DIGEST = 'sha256:dc0e9c3658a1a3ed1ec94274d8b19925c93e1abb7ddba294923ad9bde30f8cb8'
-
-/** The prefix of files that delete (OCI image-spec, layer.md "Whiteouts"), and the name that hides a whole directory. */
-const WHITEOUT = '.wh.'
-const OPAQUE = '.wh..wh..opq'
-/** AUFS kept its own files under this prefix, and they are still seen in old images. */
-const AUFS = '.wh..wh.'
-
-/** Whiteouts are empty regular files that name a file. */
-export function checkWhiteouts(files: ReadonlyMap<string, LayerFile>): Finding[] {
-  const findings: Finding[] = []
-  for (const {path, entry} of files.values()) {
-    const name = baseName(path)
-    if (!name.startsWith(WHITEOUT) || (name.startsWith(AUFS) && name !== OPAQUE)) continue
-    const target = name.slice(WHITEOUT.length)
-    const names = name === OPAQUE || (target !== '' && target !== '.' && target !== '..')
-    // Hard links occur: tar writers link one empty file to another.
-    const isEmpty = entry.type === 'hardlink' || (entry.type === 'reg' && !entry.size)
-    const problem = !names ? 'names no file' : !isEmpty ? 'is not an empty file' : undefined
-    if (problem) findings.push({kind: 'whiteout', path, message: `Whiteout ${quote(path)} ${problem}`})
-  }
-  return findings
-}
 
 function quote(path: string): string {
   return JSON.stringify(path)

@@ -2,6 +2,8 @@
 
 /** The parts of a layer that a check looks at. */
 export type FindingKind =
+  | 'descriptor'
+  | 'media-type'
   | 'blob'
   | 'footer'
   | 'toc'
@@ -12,8 +14,11 @@ export type FindingKind =
   | 'uncompressed-size'
   | 'tar'
   | 'tree'
+  | 'unpack'
+  | 'source'
   | 'tar-split'
   | 'landmark'
+  | 'prefetch-plan'
   | 'whiteout'
 
 /** One thing that is wrong. `message` starts with a capital and has no final period. */

@@ -31,12 +31,12 @@ export interface LayerFile {
 }
 
 /**
- * Files by path, in the order of the layer; of several with one path the last. `dataEnd` is where in the blob the
+ * All files in the order of the layer, those that a later one replaces included. `dataEnd` is where in the blob the
  * members of files end. Throws `corrupt` for a TOC that contradicts itself or the blob; `where` names it.
  */
-export function indexToc(toc: Toc, dataEnd: number, where: string): Map<string, LayerFile> {
+export function indexToc(toc: Toc, dataEnd: number, where: string): LayerFile[] {
   const ends = streamEnds(toc, dataEnd, where)
-  const files = new Map<string, LayerFile>()
+  const files: LayerFile[] = []
   for (let index = 0; index < toc.entries.length; ) {
     const entry = toc.entries[index]!
     const {path, described} = placeOf(entry, where)
@@ -45,10 +45,19 @@ export function indexToc(toc: Toc, dataEnd: number, where: string): Map<string, 
     for (index++; toc.entries[index]?.type === 'chunk'; index++) parts.push(toc.entries[index]!)
     const chunks = entry.type === 'reg' && entry.size ? chunksOf(parts, entry.size, ends, described) : []
     if (chunks.length === 0 && parts.length > 1) throw wrong(described, 'it has chunks but no contents')
-    files.delete(path)
-    files.set(path, {path, entry, chunks})
+    files.push({path, entry, chunks})
   }
   return files
+}
+
+/** Files by path, in the order of the layer; of several with one path the last. */
+export function filesByPath(files: readonly LayerFile[]): Map<string, LayerFile> {
+  const byPath = new Map<string, LayerFile>()
+  for (const file of files) {
+    byPath.delete(file.path)
+    byPath.set(file.path, file)
+  }
+  return byPath
 }
 
 /** For the offset of each stream, where the next one starts. */

@@ -13,3 +13,8 @@ export const LANDMARK_CONTENTS = 0x0f
 export function isLandmark(path: string): boolean {
   return path === PREFETCH_LANDMARK || path === NO_PREFETCH_LANDMARK
 }
+
+/** True for what only describes the layer: landmarks and the TOC. */
+export function isDescribing(path: string): boolean {
+  return isLandmark(path) || path === TOC_NAME
+}

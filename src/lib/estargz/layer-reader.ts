@@ -9,8 +9,8 @@ import type {Descriptor} from '../oci/descriptor.ts'
 import type {Digest} from '../oci/digest.ts'
 import {ZSTD_DECOMPRESSORS} from '../zstdchunked/decompressor.ts'
 import {EXTERNAL_TOC_ESTARGZ, GZIP_DECOMPRESSORS} from './decompressor.ts'
-import {type Chunk, indexToc, type LayerFile} from './index-toc.ts'
-import {isLandmark, NO_PREFETCH_LANDMARK, PREFETCH_LANDMARK, TOC_NAME} from './landmark.ts'
+import {type Chunk, filesByPath, indexToc, type LayerFile} from './index-toc.ts'
+import {isDescribing, NO_PREFETCH_LANDMARK, PREFETCH_LANDMARK} from './landmark.ts'
 import {MAX_TOC_SIZE, MAX_TOC_TAR_SIZE, parseToc, type Toc} from './toc.ts'
 
 export interface OpenLayerOptions extends CallOptions {
@@ -35,7 +35,9 @@ export interface OpenLayer {
   readonly tocDigest: Digest
   readonly tocSize: number
   readonly toc: Toc
-  /** The layer's own files, by path. */
+  /** Everything in it, in its order: landmarks too, and what a later entry replaces. */
+  readonly allFiles: readonly LayerFile[]
+  /** The layer's own files by path; of several with one path the last. */
   readonly files: ReadonlyMap<string, LayerFile>
   /** With landmarks. */
   readonly filesAndLandmarks: ReadonlyMap<string, LayerFile>
@@ -67,6 +69,8 @@ export interface LayerReader {
    * cannot be true or does not have the digest `tocDigest`, `not-found` when the TOC is outside and was not given.
    */
   openLayer(blob: BlobSource, options: OpenLayerOptions): Promise<OpenLayer>
+  /** The TOC's JSON out of what `readWrappedToc` gives. Throws `corrupt`. */
+  unwrapToc(decompressor: Decompressor, bytes: Uint8Array, where: string): Promise<Uint8Array>
   /**
    * The TOC's JSON out of a layer of a TOC image: a gzip'ed tar with the TOC as its only file. `where` names it in the
    * `corrupt` error that anything else throws.
@@ -84,6 +88,7 @@ export function createLayerReader(primitives: ReadingPrimitives): LayerReader {
     readChunk(layer, chunk, {...options, primitives})
   return {
     openLayer: (blob, options) => openLayer(blob, {...options, primitives}),
+    unwrapToc: (decompressor, bytes, where) => unwrapToc(decompressor, bytes, {where, primitives}),
     extractDetachedToc: (bytes, where) => unwrapToc(EXTERNAL_TOC_ESTARGZ, bytes, {where, primitives}),
     readChunk: readOneChunk,
     async *readFile(layer, file, options = {}) {
@@ -112,9 +117,9 @@ async function openLayer(blob: BlobSource, options: OpenLayerOptions & WithPrimi
     )
   }
   const toc = parseToc(json, `the TOC of ${where}`)
-  const filesAndLandmarks = indexToc(toc, dataEnd, `the TOC of ${where}`)
+  const allFiles = indexToc(toc, dataEnd, `the TOC of ${where}`)
+  const filesAndLandmarks = filesByPath(allFiles)
   const landmark = filesAndLandmarks.get(PREFETCH_LANDMARK) ?? filesAndLandmarks.get(NO_PREFETCH_LANDMARK)
-  const isReserved = (path: string) => isLandmark(path) || path === TOC_NAME
   return {
     blob,
     decompressor,
@@ -122,7 +127,8 @@ async function openLayer(blob: BlobSource, options: OpenLayerOptions & WithPrimi
     tocDigest,
     tocSize: json.length,
     toc,
-    files: new Map([...filesAndLandmarks].filter(([path]) => !isReserved(path))),
+    allFiles,
+    files: new Map([...filesAndLandmarks].filter(([path]) => !isDescribing(path))),
     filesAndLandmarks,
     landmark,
     prefetchSize: landmark?.path === PREFETCH_LANDMARK ? (landmark.chunks[0]?.offset ?? 0) : 0,
@@ -229,16 +235,28 @@ async function readToc(
   options: OpenLayerOptions & WithPrimitives,
 ): Promise<Uint8Array> {
   const {where, primitives} = options
-  const {decompressor, tocOffset, tocEnd, tocChecksum} = footer
-  const size = tocEnd - tocOffset
-  if (size > MAX_COMPRESSED_TOC_SIZE) {
-    throw new CodedError('unsupported', `Cannot read the TOC of ${where}: it has ${size} compressed bytes`)
-  }
-  const compressed = await blob.read(tocOffset, size, options)
+  const {decompressor, tocChecksum} = footer
+  const compressed = await readWrappedToc(blob, footer, options)
   if (tocChecksum !== undefined && (await primitives.digestOf(compressed)) !== tocChecksum) {
     throw new CodedError('corrupt', `Cannot use the TOC of ${where}: it is not ${tocChecksum}`)
   }
   return unwrapToc(decompressor, compressed, {where: `the TOC of ${where}`, primitives})
+}
+
+/** The TOC as it is in the blob: compressed, and in a tar where the format has one. Throws `unsupported` for a huge one. */
+export async function readWrappedToc(
+  blob: BlobSource,
+  {tocOffset, tocEnd}: {readonly tocOffset: number; readonly tocEnd: number},
+  options: OpenLayerOptions,
+): Promise<Uint8Array> {
+  const size = tocEnd - tocOffset
+  if (size > MAX_COMPRESSED_TOC_SIZE) {
+    throw new CodedError(
+      'unsupported',
+      `Cannot read the TOC of ${options.where}: it has ${size} compressed bytes`,
+    )
+  }
+  return blob.read(tocOffset, size, options)
 }
 
 async function unwrapToc(
@@ -257,7 +275,11 @@ async function unwrapToc(
   }
 }
 
-function requireExternalToc({externalToc, where}: OpenLayerOptions): Uint8Array {
+/** The TOC of a layer that keeps it in another image; throws `not-found` where it was not given. */
+export function requireExternalToc({
+  externalToc,
+  where,
+}: Pick<OpenLayerOptions, 'externalToc' | 'where'>): Uint8Array {
   if (externalToc) return externalToc
   throw new CodedError('not-found', `Cannot read ${where} lazily: its TOC is kept in another image`)
 }

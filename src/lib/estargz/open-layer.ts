@@ -1,7 +1,7 @@
 // Opens and reads lazily readable layers with Node's own decompression and hashing.
 
+import {digestOf} from '../blob/sha256.ts'
 import {inflatePrefix} from '../io/inflate.ts'
-import {digestOf} from '../io/sha256.ts'
 import {createLayerReader} from './layer-reader.ts'
 
 export {
@@ -11,10 +11,12 @@ export {
   type OpenLayer,
   type OpenLayerOptions,
   readFooter,
+  readWrappedToc,
+  requireExternalToc,
 } from './layer-reader.ts'
 
 /** See `LayerReader`. */
-export const {openLayer, extractDetachedToc, readChunk, readFile} = createLayerReader({
+export const {openLayer, unwrapToc, extractDetachedToc, readChunk, readFile} = createLayerReader({
   inflatePrefix,
   digestOf,
 })

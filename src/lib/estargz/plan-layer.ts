@@ -2,15 +2,21 @@
 // order, which bytes its tar is made of, and where it may be cut. A function of its arguments alone.
 
 import {CodedError} from '../errors/coded-error.ts'
+import {chunkBounds, type LayerReads, type ReadRange} from '../prefetch/read-ranges.ts'
 import {encodeHeaderBlock} from '../tar/header.ts'
+import {cleanPath} from '../tar/path.ts'
 import {BLOCK_SIZE, blockAligned, payloadOffsetOf, type TarEntry} from '../tar/tar-entry.ts'
+import {EntryOrder} from './entry-order.ts'
 import {isLandmark, LANDMARK_CONTENTS, NO_PREFETCH_LANDMARK, PREFETCH_LANDMARK, TOC_NAME} from './landmark.ts'
-import {sortEntries} from './sort-entries.ts'
+import {misreadNames} from './misread-names.ts'
+import {type SortedEntries, sortEntries} from './sort-entries.ts'
 import {createUnitBuilder, type Units} from './units.ts'
 
 export interface PlanOptions {
   /** Paths in the order in which they are needed. */
   readonly prioritizedPaths: readonly string[]
+  /** What is read of files, so that chunks can end where that does. */
+  readonly reads?: LayerReads | undefined
   /** Largest payload of one chunk, in bytes. */
   readonly chunkSize: number
   /**
@@ -28,13 +34,21 @@ export interface PlannedEntry {
   readonly unitCount: number
 }
 
+export interface ReadUnit {
+  readonly unit: number
+  readonly atMs: number
+}
+
 export interface LayerPlan {
   readonly entries: readonly PlannedEntry[]
   readonly units: Units
   /** Index in `entries` of `.prefetch.landmark`; undefined when nothing is prioritised. */
   readonly prefetchLandmark: number | undefined
-  /** How many prioritised paths were found, and those that were not. */
-  readonly prioritized: {readonly found: number; readonly missing: readonly string[]}
+  readonly prioritized: Pick<SortedEntries, 'found' | 'missing' | 'unmoved'>
+  /** Units of which something is read, and when it is first, milliseconds after the start. */
+  readonly readUnits: readonly ReadUnit[]
+  /** Names that readers who go by names alone, as stargz-snapshotter does, take for other places than runtimes. */
+  readonly misread: readonly string[]
 }
 
 /** The reference's default. */
@@ -51,7 +65,7 @@ const MAX_HEADER_RUN = 1 << 20
 export function planLayer(entries: readonly TarEntry[], options: PlanOptions): LayerPlan {
   checkChunkSize(options.chunkSize)
   return options.lossless
-    ? planLossless(entries, options.chunkSize, options.lossless.size)
+    ? planLossless(entries, options, options.lossless.size)
     : planSorted(entries, options)
 }
 
@@ -65,7 +79,10 @@ function checkChunkSize(chunkSize: number): void {
 }
 
 function planSorted(entries: readonly TarEntry[], options: PlanOptions): LayerPlan {
-  const {prioritized, rest, missing, found} = sortEntries(entries, options.prioritizedPaths)
+  const sorted = sortEntries(entries, options.prioritizedPaths)
+  const {prioritized, rest, missing, unmoved, found, misread} = sorted
+  const reads = readsOfEntries(sorted.find, options.reads)
+  const readUnits: ReadUnit[] = []
   const landmark = found > 0 ? PREFETCH_LANDMARK : NO_PREFETCH_LANDMARK
   const builder = createUnitBuilder()
   const planned: PlannedEntry[] = []
@@ -76,7 +93,9 @@ function planSorted(entries: readonly TarEntry[], options: PlanOptions): LayerPl
     entries: planned,
     units: builder.finish(),
     prefetchLandmark: found > 0 ? prioritized.length : undefined,
-    prioritized: {found, missing},
+    prioritized: {found, missing, unmoved},
+    readUnits,
+    misread,
   }
 
   function addEntry(entry: TarEntry): PlannedEntry {
@@ -84,7 +103,8 @@ function planSorted(entries: readonly TarEntry[], options: PlanOptions): LayerPl
     if (entry.foldedHeader) builder.addLiteral(entry.foldedHeader)
     else builder.addSpooled(entry.headerOffset, entry.headerSize)
     const firstUnit = builder.nextUnit()
-    const unitCount = addChunks(entry, options.chunkSize, builder)
+    const read = reads.get(entry)
+    const unitCount = addChunks(entry, {chunkSize: options.chunkSize, read, readUnits}, builder)
     const end = payloadOffsetOf(entry) + entry.size
     builder.addSpooled(end, blockAligned(entry.size) - entry.size)
     return {entry, firstUnit, unitCount}
@@ -104,7 +124,13 @@ function planSorted(entries: readonly TarEntry[], options: PlanOptions): LayerPl
 }
 
 /** Headers and whatever else is between two payloads stay as they are. */
-function planLossless(entries: readonly TarEntry[], chunkSize: number, size: number): LayerPlan {
+function planLossless(
+  entries: readonly TarEntry[],
+  {chunkSize, reads: wanted}: PlanOptions,
+  size: number,
+): LayerPlan {
+  const reads = wanted ? readsOfEntries(findIn(entries), wanted) : NO_READS
+  const readUnits: ReadUnit[] = []
   const builder = createUnitBuilder()
   const planned: PlannedEntry[] = []
   let end = 0
@@ -118,28 +144,72 @@ function planLossless(entries: readonly TarEntry[], chunkSize: number, size: num
     if (builder.headerRun() + entry.headerSize > MAX_HEADER_RUN) builder.startUnit(0)
     builder.addSpooled(end, payloadOffsetOf(entry) - end)
     const firstUnit = builder.nextUnit()
-    planned.push({entry, firstUnit, unitCount: addChunks(entry, chunkSize, builder)})
+    planned.push({
+      entry,
+      firstUnit,
+      unitCount: addChunks(entry, {chunkSize, read: reads.get(entry), readUnits}, builder),
+    })
     end = payloadOffsetOf(entry) + entry.size
   }
   builder.addSpooled(end, size - end)
-  const prioritized = {found: 0, missing: []}
-  return {entries: planned, units: builder.finish(), prefetchLandmark: undefined, prioritized}
+  return {
+    entries: planned,
+    units: builder.finish(),
+    prefetchLandmark: undefined,
+    prioritized: {found: 0, missing: [], unmoved: []},
+    readUnits,
+    misread: misreadNames(entries),
+  }
 }
 
 /** Starts a unit for each chunk of the payload; returns how many. */
 function addChunks(
   entry: TarEntry,
-  chunkSize: number,
+  {
+    chunkSize,
+    read,
+    readUnits,
+  }: {chunkSize: number; read: readonly ReadRange[] | undefined; readUnits: ReadUnit[]},
   builder: ReturnType<typeof createUnitBuilder>,
 ): number {
-  let count = 0
-  for (let offset = 0; offset < entry.size; offset += chunkSize) {
-    const size = Math.min(chunkSize, entry.size - offset)
-    builder.startUnit(size)
-    builder.addSpooled(payloadOffsetOf(entry) + offset, size)
-    count++
+  const bounds = chunkBounds(entry.size, chunkSize, read)
+  for (const [index, end] of bounds.entries()) {
+    if (index === 0) continue
+    const offset = bounds[index - 1]!
+    const times = (read ?? []).filter(range => range.offset < end && range.end > offset)
+    if (times.length > 0) {
+      readUnits.push({unit: builder.nextUnit(), atMs: Math.min(...times.map(({atMs}) => atMs))})
+    }
+    builder.startUnit(end - offset)
+    builder.addSpooled(payloadOffsetOf(entry) + offset, end - offset)
   }
-  return count
+  return bounds.length - 1
+}
+
+const NO_READS: ReadonlyMap<TarEntry, readonly ReadRange[]> = new Map()
+/** Hard links to hard links are followed so far. */
+const MAX_LINKS = 16
+
+/** What is read of each entry that has contents. */
+function readsOfEntries(
+  find: (path: string) => TarEntry | undefined,
+  reads: LayerReads | undefined,
+): ReadonlyMap<TarEntry, readonly ReadRange[]> {
+  if (!reads) return NO_READS
+  const found = new Map<TarEntry, ReadRange[]>()
+  for (const [name, ranges] of reads) {
+    let entry = find(name)
+    for (let links = 0; entry?.type === 'hardlink' && links < MAX_LINKS; links++) {
+      entry = find(cleanPath(entry.linkName) ?? '')
+    }
+    if (entry?.type === 'reg') found.set(entry, [...(found.get(entry) ?? []), ...ranges])
+  }
+  return found
+}
+
+function findIn(entries: readonly TarEntry[]): (path: string) => TarEntry | undefined {
+  const order = new EntryOrder(entries)
+  return path => order.find(path)
 }
 
 function landmarkEntry(name: string, header: Uint8Array): TarEntry {

@@ -1,98 +1,49 @@
 // The order of a layer's files: those that a workload needs first, in the order in which it needs them, then the rest as
-// they were (eStargz spec, "Prioritized Files and Landmark Files").
+// they were (eStargz spec, "Prioritized Files and Landmark Files"). Whatever the order, the layer unpacks to the same.
 
-import {CodedError} from '../errors/coded-error.ts'
-import {cleanPath} from '../tar/path.ts'
 import type {TarEntry} from '../tar/tar-entry.ts'
-import {isLandmark, TOC_NAME} from './landmark.ts'
+import {EntryOrder} from './entry-order.ts'
+import {isDescribing} from './landmark.ts'
+import {misreadNames} from './misread-names.ts'
 
 export interface SortedEntries {
   /** Prioritised files with what must stand before each: parent directories, targets of hard links. */
   readonly prioritized: readonly TarEntry[]
   /** All others, in the order of the source. */
   readonly rest: readonly TarEntry[]
-  /** Prioritised paths that the layer does not have, as they were given. */
+  /** Prioritised paths that the layer does not have when all is unpacked, as they were given. */
   readonly missing: readonly string[]
-  /** How many of the prioritised paths the layer has. */
+  /** Prioritised paths whose files stay where they are, because the layer would unpack to something else. */
+  readonly unmoved: readonly string[]
+  /** How many of the prioritised paths were moved. */
   readonly found: number
+  /** See `misreadNames`. */
+  readonly misread: readonly string[]
+  /** The entry of what a path leads to when all is unpacked. */
+  readonly find: (path: string) => TarEntry | undefined
 }
 
 /**
- * Sorts the entries of one layer. Of several entries with one path the last is kept, in its place; landmarks and a TOC
- * of an earlier conversion are dropped. Parents that the layer does not have are no error: they are another layer's.
+ * Sorts the entries of one layer. What a later entry replaces is dropped, unless something else needs it; so are landmarks
+ * and a TOC of an earlier conversion. Parents that the layer does not have are no error: they are another layer's.
  */
 export function sortEntries(
   entries: readonly TarEntry[],
   prioritizedPaths: readonly string[],
 ): SortedEntries {
-  const byPath = keepLast(entries)
+  const own = entries.filter(({path}) => !isDescribing(path))
+  const order = new EntryOrder(own)
   const picked = new Set<TarEntry>()
   const missing: string[] = []
+  const unmoved: string[] = []
   let found = 0
-  for (const name of new Set(prioritizedPaths)) {
-    const path = cleanPath(name)
-    if (path !== undefined && byPath.has(path)) {
-      pick(path, byPath, picked)
-      found++
-    } else {
-      missing.push(name)
-    }
+  for (const path of new Set(prioritizedPaths)) {
+    if (!order.find(path)) missing.push(path)
+    else if (order.pick(path, picked)) found++
+    else unmoved.push(path)
   }
-  const rest = [...byPath.values()].filter(entry => !picked.has(entry))
-  return {prioritized: [...picked], rest, missing, found}
-}
-
-/** The path of a hard link's target; the scanner has refused targets outside of the layer. */
-export function linkTargetOf(entry: TarEntry): string {
-  return cleanPath(entry.linkName) ?? ''
-}
-
-/** Entries by path, in the order in which the kept ones stand. */
-function keepLast(entries: readonly TarEntry[]): Map<string, TarEntry> {
-  const byPath = new Map<string, TarEntry>()
-  const linked = new Map<string, TarEntry>()
-  for (const entry of entries) {
-    if (isLandmark(entry.path) || entry.path === TOC_NAME) continue
-    if (byPath.delete(entry.path)) refuseReplacedTarget(entry, linked)
-    byPath.set(entry.path, entry)
-    if (entry.type === 'hardlink') linked.set(linkTargetOf(entry), entry)
-  }
-  return byPath
-}
-
-/**
- * A file that is replaced after another name was linked to it lives on under that name. With the first of the two
- * dropped the link would get the second's contents, silently; so such a layer is refused. No builder makes them.
- */
-function refuseReplacedTarget(entry: TarEntry, linked: ReadonlyMap<string, TarEntry>): void {
-  const link = linked.get(entry.path)
-  if (!link || entry.type === 'dir') return
-  throw new CodedError(
-    'unsupported',
-    `Cannot reorder the layer: ${JSON.stringify(entry.name)} is replaced after ${JSON.stringify(link.name)} was linked to it`,
-  )
-}
-
-/** Adds what `path` needs, then itself; whatever is there already stays where it is. */
-function pick(path: string, byPath: ReadonlyMap<string, TarEntry>, picked: Set<TarEntry>): void {
-  // Links to links are followed to the end first, without recursion, because a hostile chain can be long or a loop.
-  const chain = new Set<TarEntry>()
-  for (let entry = byPath.get(path); entry && !chain.has(entry) && !picked.has(entry); ) {
-    chain.add(entry)
-    entry = entry.type === 'hardlink' ? byPath.get(linkTargetOf(entry)) : undefined
-  }
-  for (const entry of [...chain].reverse()) {
-    for (const parent of parentsOf(entry.path)) {
-      const directory = byPath.get(parent)
-      if (directory) picked.add(directory)
-    }
-    picked.add(entry)
-  }
-}
-
-/** All directories above a path, from the root (empty) down. */
-function* parentsOf(path: string): Iterable<string> {
-  yield ''
-  for (let slash = path.indexOf('/'); slash >= 0; slash = path.indexOf('/', slash + 1))
-    yield path.slice(0, slash)
+  const rest = own.filter(entry => order.isKept(entry) && !picked.has(entry))
+  const prioritized = [...picked]
+  const misread = order.isPlain ? [] : misreadNames([...prioritized, ...rest])
+  return {prioritized, rest, missing, unmoved, found, misread, find: path => order.find(path)}
 }

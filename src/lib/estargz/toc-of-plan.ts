@@ -29,7 +29,8 @@ function* generateToc(plan: LayerPlan, chunkSize: number, placed: PlacedUnits): 
   const userNames = new Map<number, string>()
   const groupNames = new Map<number, string>()
   for (const planned of plan.entries) {
-    const {entry} = planned
+    const {entry, firstUnit} = planned
+    let chunkOffset = 0
     const first: TocEntry = {
       name: entry.name,
       type: entry.type,
@@ -49,24 +50,32 @@ function* generateToc(plan: LayerPlan, chunkSize: number, placed: PlacedUnits): 
     if (planned.unitCount === 0) yield first
     for (let chunk = 0; chunk < planned.unitCount; chunk++) {
       const base: TocEntry = chunk === 0 ? first : {name: entry.name, type: 'chunk'}
-      yield {...base, ...placeOfChunk(planned, chunk, chunkSize, placed)}
+      const size = plan.units.chunkSizes[firstUnit + chunk]!
+      yield {...base, ...placeOfChunk(planned, {chunk, chunkOffset, size, chunkSize}, placed)}
+      chunkOffset += size
     }
   }
 }
 
-/** `chunkSize` stands where a whole chunk was left to write, even at the end of the file, as in the reference's TOCs. */
+interface ChunkPlace {
+  readonly chunk: number
+  readonly chunkOffset: number
+  readonly size: number
+  /** The largest that a chunk may have. */
+  readonly chunkSize: number
+}
+
+/** A size stands where a whole chunk was left to write, even at the end of the file, as in the reference's TOCs. */
 function placeOfChunk(
-  {entry, firstUnit}: PlannedEntry,
-  chunk: number,
-  chunkSize: number,
+  {firstUnit, unitCount}: PlannedEntry,
+  {chunk, chunkOffset, size, chunkSize}: ChunkPlace,
   placed: PlacedUnits,
 ): Partial<TocEntry> {
-  const chunkOffset = chunk * chunkSize
   return {
     offset: placed.offsets[firstUnit + chunk]!,
     innerOffset: placed.innerOffsets[firstUnit + chunk]!,
     chunkOffset,
-    chunkSize: entry.size - chunkOffset >= chunkSize ? chunkSize : 0,
+    chunkSize: chunk < unitCount - 1 || size === chunkSize ? size : 0,
     chunkDigest: chunkDigest(firstUnit + chunk, placed),
   }
 }
@@ -97,14 +106,22 @@ function encodeXattrs(xattrs: ReadonlyMap<string, Uint8Array>): Record<string, s
   return Object.fromEntries(names.map(name => [name, encodeBase64(xattrs.get(name)!)]))
 }
 
-/** The years that RFC 3339 can write; times outside, which no file has, become the nearest. */
+/**
+ * The years that RFC 3339 can write. Times outside, which only a broken clock or a joker gives a file, become the nearest:
+ * Podman refuses a TOC with any other, and stargz-snapshotter shows none at all.
+ */
 const FIRST_SECOND = Date.UTC(2000, 0, 1) / 1000 - 63_082_281_600 // 0001-01-01T00:00:00Z
 const LAST_SECOND = Date.UTC(9999, 11, 31, 23, 59, 59) / 1000
 
 /** RFC 3339 in UTC, rounded to seconds; empty for the first second of the epoch, as the reference leaves it out. */
-export function formatModtime({mtimeSeconds, mtimeNanoseconds}: TarEntry): string {
-  if (mtimeSeconds === 0) return ''
-  return formatSeconds(mtimeNanoseconds >= 500_000_000 ? mtimeSeconds + 1 : mtimeSeconds)
+export function formatModtime(entry: TarEntry): string {
+  return entry.mtimeSeconds === 0 ? '' : formatSeconds(roundedModtime(entry))
+}
+
+/** The seconds that a TOC of whole seconds gives. */
+export function roundedModtime({mtimeSeconds, mtimeNanoseconds}: TarEntry): number {
+  if (mtimeSeconds === 0) return 0
+  return nearestTocSecond(mtimeNanoseconds >= 500_000_000 ? mtimeSeconds + 1 : mtimeSeconds)
 }
 
 /** RFC 3339 in UTC, exactly: with as many digits of the fraction as there are. */
@@ -113,16 +130,27 @@ export function formatTime({seconds, nanoseconds}: TarTime): string {
   return formatSeconds(seconds).replace('Z', `${fraction}Z`)
 }
 
-/** The time that a TOC gives, in any of RFC 3339's forms; that of the epoch where it gives none, undefined for nonsense. */
+const RFC_3339 = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:Z|([+-])([01]\d|2[0-3]):([0-5]\d))$/
+
+/**
+ * The time that a TOC gives, in any of RFC 3339's forms; that of the epoch where it gives none, undefined for nonsense: a day
+ * that its month does not have, or a leap second.
+ */
 export function parseTocTime(text: string | undefined): TarTime | undefined {
   if (!text) return {seconds: 0, nanoseconds: 0}
-  const match = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)$/.exec(text)
-  const milliseconds = match ? Date.parse(`${match[1]}${match[3]}`) : Number.NaN
-  if (Number.isNaN(milliseconds)) return undefined
-  return {seconds: milliseconds / 1000, nanoseconds: Number((match![2] ?? '').padEnd(9, '0'))}
+  const [, local, fraction = '', sign, hours, minutes] = RFC_3339.exec(text) ?? []
+  const milliseconds = local === undefined ? Number.NaN : Date.parse(`${local}Z`)
+  // Date.parse takes the 31st of April for the 1st of May.
+  if (Number.isNaN(milliseconds) || !new Date(milliseconds).toISOString().startsWith(local!)) return undefined
+  const offset = sign === undefined ? 0 : Number(`${sign}1`) * (Number(hours) * 3600 + Number(minutes) * 60)
+  return {seconds: milliseconds / 1000 - offset, nanoseconds: Number(fraction.padEnd(9, '0'))}
+}
+
+/** The nearest time that a TOC can have, in whole seconds. */
+export function nearestTocSecond(seconds: number): number {
+  return Math.min(Math.max(seconds, FIRST_SECOND), LAST_SECOND)
 }
 
 function formatSeconds(seconds: number): string {
-  const clamped = Math.min(Math.max(seconds, FIRST_SECOND), LAST_SECOND)
-  return new Date(clamped * 1000).toISOString().replace('.000Z', 'Z')
+  return new Date(nearestTocSecond(seconds) * 1000).toISOString().replace('.000Z', 'Z')
 }

@@ -2,6 +2,8 @@
 // equal layers have equal TOCs whoever wrote them.
 
 import {CodedError} from '../errors/coded-error.ts'
+import {canonicalByteText} from '../io/byte-text.ts'
+import {encodeTexts} from '../io/utf8-buffer.ts'
 import type {TarEntryType} from '../tar/tar-entry.ts'
 import {splitToc} from './split-toc.ts'
 
@@ -77,21 +79,13 @@ const KEYS = [
 /** Numbers that can be negative in a valid tar; all others are sizes and offsets. */
 const SIGNED_KEYS: readonly string[] = ['uid', 'gid', 'mode']
 
-/**
- * The TOC's JSON. `entries` are gone through twice, to find its size and then to write it: a TOC may have a hundred MB,
- * of which we want to hold one copy.
- */
+/** The TOC's JSON. */
 export function encodeToc(entries: Iterable<TocEntry>): Uint8Array {
-  const encoder = new TextEncoder()
-  let size = 0
-  for (const text of tocTexts(entries)) size += Buffer.byteLength(text)
-  const bytes = new Uint8Array(size)
-  let at = 0
-  for (const text of tocTexts(entries)) at += encoder.encodeInto(text, bytes.subarray(at)).written
-  return bytes
+  return Buffer.concat(Array.from(encodeTexts(tocTexts(entries)), part => part.slice()))
 }
 
-function* tocTexts(entries: Iterable<TocEntry>): Generator<string> {
+/** The TOC's JSON, in pieces of any size: that of a large layer has a hundred MB. */
+export function* tocTexts(entries: Iterable<TocEntry>): Generator<string> {
   yield '{\n\t"version": 1,\n\t"entries": ['
   let separator = '\n\t\t'
   for (const entry of entries) {
@@ -180,7 +174,7 @@ function parseEntry(value: unknown, where: string): TocEntry {
   if (!isObject(value) || typeof value.name !== 'string' || !TYPES.includes(value.type as string)) {
     throw new CodedError('corrupt', `Cannot use ${where}: it has no name or no valid type`)
   }
-  const entry: Record<string, unknown> = {name: value.name, type: value.type}
+  const entry: Record<string, unknown> = {name: canonicalByteText(value.name), type: value.type}
   for (const [key, type] of KEYS) {
     const field = value[key]
     if (field === undefined || field === null) continue
@@ -191,7 +185,9 @@ function parseEntry(value: unknown, where: string): TocEntry {
           ? Number.isSafeInteger(field) && (SIGNED_KEYS.includes(key) || (field as number) >= 0)
           : typeof field === 'string'
     if (!isValid) throw new CodedError('corrupt', `Cannot use ${where}: its "${key}" is not valid`)
-    entry[key] = field
+    // A zero may have a sign, which nothing that is made of it should have.
+    if (type === 'number') entry[key] = (field as number) + 0
+    else entry[key] = key === 'linkName' ? canonicalByteText(field as string) : field
   }
   // Every field was checked against the type that `TocEntry` gives it.
   return entry as unknown as TocEntry

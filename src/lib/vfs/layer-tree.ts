@@ -11,22 +11,16 @@ import {
   type TreeNode,
   whiteoutNode,
 } from './file-tree.ts'
-import type {NamedEntry, PlacedEntry} from './placement.ts'
-
-/**
- * Most directories of a layer that only the names below them tell of: a name may have a thousand, and each takes half a
- * kilobyte.
- */
-const MAX_IMPLIED_DIRECTORIES = 500_000
+import {type NamedEntry, type PlacedEntry, type PlaceNode, pathOf} from './layer-places.ts'
 
 /** What a layer says of one file, in its tar or its TOC. */
 export interface LayerEntry extends NamedEntry, Omit<TreeNode, 'type' | 'dataOffset'> {}
 
 /**
- * The tree of one layer; a later entry of a place replaces an earlier one. `dataOffsetOf` says where the data of a
- * regular file start, for those that have any. Directories that the layer does not describe
- * are as the topmost of `lower` (lowest first) that has them says, because overlayfs shows the upper layer's attributes
- * of a directory. Throws `corrupt` for a dangling hard link, `unsupported` for too many directories of that kind.
+ * The tree of one layer from its placed entries, as a runtime leaves it; the root is nobody's to describe. `dataOffsetOf`
+ * says where the data of a regular file start, for those that have any. Directories that the layer does not describe are
+ * as the topmost of `lower` (lowest first) that has them says, because overlayfs shows the upper layer's attributes of a
+ * directory.
  */
 export function treeOfLayer<Entry extends LayerEntry>(
   entries: Iterable<PlacedEntry<Entry>>,
@@ -34,68 +28,29 @@ export function treeOfLayer<Entry extends LayerEntry>(
   lower: readonly DirectoryNode[] = [],
 ): DirectoryNode {
   let root = impliedDirectory(lower, [])
-  let implied = 0
-  const imply = (parts: readonly string[]): DirectoryNode => {
-    if (++implied > MAX_IMPLIED_DIRECTORIES) {
-      throw new CodedError(
-        'unsupported',
-        `Cannot use a layer that does not describe more than ${MAX_IMPLIED_DIRECTORIES} of its directories`,
-      )
-    }
-    return impliedDirectory(lower, parts)
+  /** The directories that are or were there; a later entry makes another of one, with the same children. */
+  const directories = new Map<PlaceNode, DirectoryNode>()
+  const directoryAt = (place: PlaceNode): DirectoryNode => {
+    const known = place.parent ? directories.get(place) : root
+    return known ?? put(place, impliedDirectory(lower, pathOf(place).split('/')))
   }
-  for (const placed of entries) {
-    const {path, role, entry} = placed
-    if (path === '') {
-      if (role === 'node') root = {...directoryOf(entry), children: root.children}
-      else if (role === 'opaque') root = opaqueDirectory(root)
-      continue
-    }
-    const {parent, name} = parentOf(root, path, imply)
-    const existing = parent.children.get(name)
-    const node = role === 'node' ? nodeFor(root, placed, existing, dataOffsetOf) : hiding(role, existing)
-    if (node) parent.children.set(name, node)
+  const put = <Node extends FileNode>(place: PlaceNode, node: Node): Node => {
+    directoryAt(place.parent!).children.set(place.name, node)
+    if (node.type === 'dir') directories.set(place, node)
+    return node
+  }
+  for (const {entry, role, node: place, target} of entries) {
+    if (role === 'opaque') {
+      const directory = opaqueDirectory(directoryAt(place))
+      if (place.parent) put(place, directory)
+      else root = directory
+    } else if (role === 'whiteout') {
+      if (place.kind === 'whiteout') put(place, whiteoutNode())
+    } else if (target) put(place, directoryAt(target.parent!).children.get(target.name)!)
+    else if (entry.type !== 'dir') put(place, fileOf(entry, entry.size > 0 ? dataOffsetOf(entry) : 0))
+    else put(place, directoryOf(entry, directories.get(place)))
   }
   return root
-}
-
-/** The node of an entry; a directory keeps what is in it already. */
-function nodeFor<Entry extends LayerEntry>(
-  root: DirectoryNode,
-  placed: PlacedEntry<Entry>,
-  existing: FileNode | undefined,
-  dataOffsetOf: (entry: Entry) => number,
-): FileNode {
-  const {entry, target} = placed
-  if (target !== undefined) return linkTarget(root, target, entry.name)
-  if (entry.type !== 'dir') return fileOf(entry, entry.size > 0 ? dataOffsetOf(entry) : 0)
-  return {...directoryOf(entry), children: existing?.type === 'dir' ? existing.children : new Map()}
-}
-
-/** What a whiteout leaves behind: it speaks of lower layers, so it takes nothing of this one away. */
-function hiding(role: 'whiteout' | 'opaque', existing: FileNode | undefined): FileNode | undefined {
-  if (role === 'opaque') return opaqueDirectory(existing?.type === 'dir' ? existing : plainDirectory())
-  return existing ? undefined : whiteoutNode()
-}
-
-/** The directory that holds `path`, made where the layer does not say what it is. */
-function parentOf(
-  root: DirectoryNode,
-  path: string,
-  imply: (parts: readonly string[]) => DirectoryNode,
-): {parent: DirectoryNode; name: string} {
-  const parts = path.split('/')
-  const name = parts.pop()!
-  let parent = root
-  for (const [depth, part] of parts.entries()) {
-    let child = parent.children.get(part)
-    if (child?.type !== 'dir') {
-      child = imply(parts.slice(0, depth + 1))
-      parent.children.set(part, child)
-    }
-    parent = child
-  }
-  return {parent, name}
 }
 
 function impliedDirectory(lower: readonly DirectoryNode[], parts: readonly string[]): DirectoryNode {
@@ -117,19 +72,12 @@ function nodeAt(root: DirectoryNode, parts: readonly string[]): FileNode | undef
   return node
 }
 
-function linkTarget(root: DirectoryNode, target: string, name: string): FileNode {
-  const node = nodeAt(root, target.split('/'))
-  if (!node || node.type === 'dir') {
-    throw new CodedError(
-      'corrupt',
-      `Cannot link ${JSON.stringify(name)}: its layer has no file ${JSON.stringify(target)}`,
-    )
-  }
-  return node
-}
-
-function directoryOf(entry: LayerEntry): DirectoryNode {
-  return {...attributesOf(entry), type: 'dir', size: 0, dataOffset: 0, children: new Map()}
+/** A directory that is described again keeps what is in it, and attributes that it is not given anew. */
+function directoryOf(entry: LayerEntry, existing: DirectoryNode | undefined): DirectoryNode {
+  const {children = new Map(), xattrs: before} = existing ?? {}
+  const attributes = attributesOf(entry)
+  const xattrs = before ? new Map([...before, ...(attributes.xattrs ?? [])]) : attributes.xattrs
+  return {...attributes, type: 'dir', size: 0, dataOffset: 0, children, xattrs}
 }
 
 function fileOf(entry: LayerEntry, dataOffset: number): FileNode {
@@ -142,6 +90,16 @@ function fileOf(entry: LayerEntry, dataOffset: number): FileNode {
 }
 
 function attributesOf(entry: LayerEntry) {
-  const {mode, uid, gid, mtimeSeconds, mtimeNanoseconds, devMajor, devMinor, linkName, xattrs} = entry
+  const {mode, uid, gid, mtimeSeconds, mtimeNanoseconds, devMajor, devMinor, linkName} = entry
+  const xattrs = withoutTrusted(entry.xattrs)
   return {mode: mode & 0o7777, uid, gid, mtimeSeconds, mtimeNanoseconds, devMajor, devMinor, linkName, xattrs}
+}
+
+/** containerd sets none of these: overlayfs would take a layer's word for what lower layers have, and where. */
+const TRUSTED = 'trusted.'
+
+function withoutTrusted(xattrs: LayerEntry['xattrs']): LayerEntry['xattrs'] {
+  if (!xattrs || ![...xattrs.keys()].some(name => name.startsWith(TRUSTED))) return xattrs
+  const rest = [...xattrs].filter(([name]) => !name.startsWith(TRUSTED))
+  return rest.length > 0 ? new Map(rest) : undefined
 }

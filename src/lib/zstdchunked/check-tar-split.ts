@@ -1,11 +1,11 @@
 // Checks a layer's tar-split: that it is the one which the TOC vouches for, and that it describes the layer's tar.
 
+import {decompressStream} from '../blob/decompress.ts'
+import {createDigester} from '../blob/sha256.ts'
 import {CodedError, describeError, hasCode} from '../errors/coded-error.ts'
 import type {Finding} from '../estargz/finding.ts'
 import {encodeBase64} from '../io/base64.ts'
 import {encodeByteText} from '../io/byte-text.ts'
-import {decompressStream} from '../io/decompress.ts'
-import {createDigester} from '../io/sha256.ts'
 import type {BlobSource, CallOptions} from '../oci/content-store.ts'
 import {isRecord} from '../oci/descriptor.ts'
 import type {TarEntry} from '../tar/tar-entry.ts'
@@ -35,10 +35,7 @@ export async function checkTarSplit(
     if (position.offset + position.size > blob.size) throw wrong('its place is outside of the layer')
     const digester = createDigester()
     const compressed = readThrough(blob, expected, bytes => digester.update(bytes))
-    const described = await describe(
-      decompressStream(compressed, 'zstd', 'the tar-split', expected),
-      position,
-    )
+    const described = await describe(decompressStream(compressed, 'the tar-split', expected), position)
     if (expected.digest !== undefined && digester.digest() !== expected.digest) {
       throw wrong('it does not have the digest that the TOC gives')
     }

@@ -3,16 +3,19 @@
 // footer, Podman by annotations. But one layer cannot have the annotations that both verify by, because Podman 5 refuses
 // it then: "both zstd:chunked and eStargz TOC found".
 
+import {digestOf} from '../blob/sha256.ts'
+import {compressPieces, joinPieces} from '../compression/joined-pieces.ts'
 import type {Compressor} from '../compression/layer-format.ts'
-import {compressPieces, END_OF_ARCHIVE} from '../estargz/compressor.ts'
+import {spoolTexts} from '../compression/spooled-text.ts'
+import {END_OF_ARCHIVE} from '../estargz/compressor.ts'
 import type {LayerPlan} from '../estargz/plan-layer.ts'
-import {digestOf} from '../io/sha256.ts'
 import {OWN_TOC_DIGEST, TOC_DIGEST} from '../oci/annotations.ts'
+import type {Digest} from '../oci/digest.ts'
 import {encodeStargzFooter, type FramePosition} from './footer.ts'
 import {type Annotations, encodeOldPositions, encodePositions, type Positions} from './positions.ts'
 import {encodeSkippableHeader, SKIPPABLE_HEADER_SIZE} from './skippable-frame.ts'
 import {buildTarSplit, type TarSplit} from './tar-split.ts'
-import {encodeZstdToc} from './toc-of-plan.ts'
+import {zstdTocTexts} from './toc-of-plan.ts'
 
 /** Who shall read a layer lazily, which annotations decide: Podman and CRI-O, or stargz-snapshotter. */
 export type ZstdChunkedDialect = 'podman' | 'stargz'
@@ -24,6 +27,7 @@ export function zstdChunkedCompressor(level: number, dialect: ZstdChunkedDialect
     level,
     begin(layer, {signal} = {}) {
       const {codec} = layer
+      const spool = layer.createSpool()
       const abort = new AbortController()
       const tarSplit = buildTarSplit(layer, level, {
         signal: signal ? AbortSignal.any([signal, abort.signal]) : abort.signal,
@@ -34,24 +38,27 @@ export function zstdChunkedCompressor(level: number, dialect: ZstdChunkedDialect
         async finish(placed, dataSize) {
           const split = await tarSplit
           const tarSplitDigest = digestOf(split.bytes)
-          const toc = encodeZstdToc(layer, placed, {dataSize, tarSplitDigest})
-          const tocFrame = await compressPieces('zstd', level, [toc], codec)
-          const end = await compressPieces('zstd', level, [END_OF_ARCHIVE], codec)
+          const texts = zstdTocTexts(layer, placed, {dataSize, tarSplitDigest})
+          const toc = await spoolTexts(texts, spool, codec)
+          const tocFrame = await compressPieces('zstd', level, joinPieces([toc.spool]), codec)
+          const tar = joinPieces([END_OF_ARCHIVE])
+          const end = await compressPieces('zstd', level, tar, codec)
           const positions = {
-            ...placeFrames(dataSize + end.length, {tocFrame, tocSize: toc.length, split}),
+            ...placeFrames(dataSize + end.length, {tocFrame, tocSize: toc.size, split}),
             tocChecksum: digestOf(tocFrame),
           }
           const frames = [tocFrame, split.bytes, encodeStargzFooter(positions.toc)]
           return {
             toc,
             blobPieces: [end, ...frames.flatMap(frame => [encodeSkippableHeader(frame.length), frame])],
-            tarPieces: [END_OF_ARCHIVE],
-            annotations: annotationsFor(dialect, layer.plan, positions, toc),
+            tar,
+            annotations: annotationsFor(dialect, layer.plan, positions, toc.digest),
           }
         },
         async [Symbol.asyncDispose]() {
           abort.abort()
           await tarSplit.catch(() => {})
+          await spool.close()
         },
       }
     },
@@ -66,9 +73,9 @@ function annotationsFor(
   dialect: ZstdChunkedDialect,
   plan: LayerPlan,
   positions: Positions,
-  toc: Uint8Array,
+  digest: Digest,
 ): Annotations {
-  const tocDigest = {[dialect === 'podman' ? OWN_TOC_DIGEST : TOC_DIGEST]: digestOf(toc)}
+  const tocDigest = {[dialect === 'podman' ? OWN_TOC_DIGEST : TOC_DIGEST]: digest}
   if (!plan.entries.every(({entry}) => entry.name.isWellFormed() && entry.linkName.isWellFormed())) {
     return tocDigest
   }

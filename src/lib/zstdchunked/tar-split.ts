@@ -6,13 +6,15 @@
 // the one after; the last holds the end of the archive.
 
 import type {BulkCodec, PieceLists, Spool} from '../compression/codec.ts'
+import {compressPieces, joinPieces} from '../compression/joined-pieces.ts'
 import type {LayerToWrite} from '../compression/layer-format.ts'
-import {compressPieces, END_OF_ARCHIVE} from '../estargz/compressor.ts'
+import {END_OF_ARCHIVE} from '../estargz/compressor.ts'
 import {isLandmark, LANDMARK_CONTENTS} from '../estargz/landmark.ts'
 import type {PlannedEntry} from '../estargz/plan-layer.ts'
 import {encodeBase64} from '../io/base64.ts'
 import {encodeByteText} from '../io/byte-text.ts'
 import {mapOrdered} from '../io/ordered-map.ts'
+import {Utf8Buffer} from '../io/utf8-buffer.ts'
 import type {CallOptions} from '../oci/content-store.ts'
 import {blockAligned, payloadOffsetOf, type TarEntry} from '../tar/tar-entry.ts'
 
@@ -30,21 +32,22 @@ const BATCH_SIZE = 8 << 20
 const BATCH_ENTRIES = 1024
 /** Calls under way. */
 const BATCHES_AHEAD = 4
-/** Characters of JSON in one zstd frame. */
+/** Bytes of JSON in one zstd frame, or a little more. */
 const FRAME_SIZE = 4 << 20
 
 /** The tar-split of a planned layer whose archive ends with two zero blocks. */
 export async function buildTarSplit(
-  {plan, spool, codec}: LayerToWrite,
+  {plan, spool, codec}: Pick<LayerToWrite, 'plan' | 'spool' | 'codec'>,
   level: number,
   options: CallOptions = {},
 ): Promise<TarSplit> {
   const frames: Uint8Array[] = []
   let rawSize = 0
-  const addFrame = async (text: string) => {
-    const raw = new TextEncoder().encode(text)
+  const text = new Utf8Buffer()
+  const endFrame = async () => {
+    const raw = text.take()
     rawSize += raw.length
-    frames.push(await compressPieces('zstd', level, [raw], codec))
+    frames.push(await compressPieces('zstd', level, joinPieces([raw]), codec))
   }
   const read = async (batch: readonly PlannedEntry[]) => {
     options.signal?.throwIfAborted()
@@ -54,24 +57,24 @@ export async function buildTarSplit(
     weightOf: () => 1,
     maxWeight: BATCHES_AHEAD,
   })
-  let text = ''
   let position = 0
   let padding: Uint8Array = new Uint8Array(0)
-  for await (const {batch, headers, paddings, checksums} of batches) {
+  for await (const {batch, around, checksums} of batches) {
+    let at = 0
     for (const [index, {entry}] of batch.entries()) {
-      text += segmentLine([padding, headers[index]!], position++)
-      text += fileLine(
-        entry,
-        checksums.subarray(index * CHECKSUM_SIZE, (index + 1) * CHECKSUM_SIZE),
-        position++,
-      )
-      padding = paddings[index]!
+      // What is between the contents of two files is in one piece already, unless batches meet there.
+      const paddingSize = index === 0 ? 0 : paddingOf(batch[index - 1]!.entry)
+      const segment = around.subarray(at, at + paddingSize + headerSizeOf(entry))
+      at += segment.length
+      text.append(segmentLine(index === 0 ? Buffer.concat([padding, segment]) : segment, position++))
+      const checksum = checksums.subarray(index * CHECKSUM_SIZE, (index + 1) * CHECKSUM_SIZE)
+      text.append(fileLine(entry, checksum, position++))
     }
-    if (text.length < FRAME_SIZE) continue
-    await addFrame(text)
-    text = ''
+    padding = around.slice(at)
+    if (text.size >= FRAME_SIZE) await endFrame()
   }
-  await addFrame(text + segmentLine([padding, END_OF_ARCHIVE], position))
+  text.append(segmentLine(Buffer.concat([padding, END_OF_ARCHIVE]), position))
+  await endFrame()
   return {bytes: Buffer.concat(frames), rawSize}
 }
 
@@ -89,23 +92,22 @@ function* batchesOf(entries: readonly PlannedEntry[]): Generator<PlannedEntry[]>
   if (batch.length > 0) yield batch
 }
 
-/** Each entry's header, the padding after its contents, and the checksum of these. */
+/** Each entry's header and the padding after its contents, one after the other, and the checksums of these. */
 async function readBatch(batch: readonly PlannedEntry[], spool: Spool, codec: BulkCodec) {
   const lists = piecesOf(batch)
-  const [bytes, checksums] = await Promise.all([
+  const [around, checksums] = await Promise.all([
     codec.readPieces(spool, lists.around),
     codec.checksumPieces(spool, lists.contents),
   ])
-  let at = 0
-  const headers: Uint8Array[] = []
-  const paddings: Uint8Array[] = []
-  for (const {entry} of batch) {
-    const headerEnd = at + (entry.foldedHeader?.length ?? entry.headerSize)
-    headers.push(bytes.subarray(at, headerEnd))
-    at = headerEnd + blockAligned(entry.size) - entry.size
-    paddings.push(bytes.subarray(headerEnd, at))
-  }
-  return {headers, paddings, checksums}
+  return {around, checksums}
+}
+
+function headerSizeOf({foldedHeader, headerSize}: TarEntry): number {
+  return foldedHeader?.length ?? headerSize
+}
+
+function paddingOf({size}: TarEntry): number {
+  return blockAligned(size) - size
 }
 
 /** Where in the spool the bytes are; folded headers and our own landmark are literals. */
@@ -124,7 +126,7 @@ function piecesOf(batch: readonly PlannedEntry[]): {
   }
   for (const {entry} of batch) {
     const {foldedHeader, size} = entry
-    const paddingSize = blockAligned(size) - size
+    const paddingSize = paddingOf(entry)
     if (foldedHeader) around.push([addLiteral(foldedHeader), foldedHeader.length])
     else around.push([entry.headerOffset, entry.headerSize])
     if (isLandmark(entry.path)) {
@@ -151,8 +153,8 @@ function oneListEach(pieces: readonly Piece[], literals: Uint8Array): PieceLists
   }
 }
 
-function segmentLine(parts: readonly Uint8Array[], position: number): string {
-  return `{"type":2,"payload":"${encodeBase64(Buffer.concat(parts))}","position":${position}}\n`
+function segmentLine(bytes: Uint8Array, position: number): string {
+  return `{"type":2,"payload":"${encodeBase64(bytes)}","position":${position}}\n`
 }
 
 /** Names that are no UTF-8 have a field of their own; an empty file has no checksum. */

@@ -15,28 +15,19 @@ export interface ZstdTocOptions {
   readonly tarSplitDigest: Digest
 }
 
-/** Characters of JSON that are encoded at once. */
-const PART_SIZE = 1 << 20
-
-/** The TOC's JSON. */
-export function encodeZstdToc(
+/** The TOC's JSON, in pieces. */
+export function* zstdTocTexts(
   {plan, chunkSize}: Pick<LayerToWrite, 'plan' | 'chunkSize'>,
   placed: PlacedUnits,
   {dataSize, tarSplitDigest}: ZstdTocOptions,
-): Uint8Array {
-  const encoder = new TextEncoder()
-  const parts: Uint8Array[] = []
-  let text = '{"version":1,"entries":['
+): Generator<string> {
+  yield '{"version":1,"entries":['
   let separator = ''
   for (const entry of entriesOf()) {
-    text += separator + JSON.stringify(withoutZeros(entry))
+    yield separator + JSON.stringify(withoutZeros(entry))
     separator = ','
-    if (text.length < PART_SIZE) continue
-    parts.push(encoder.encode(text))
-    text = ''
   }
-  parts.push(encoder.encode(`${text}],"tarSplitDigest":"${tarSplitDigest}"}`))
-  return Buffer.concat(parts)
+  yield `],"tarSplitDigest":"${tarSplitDigest}"}`
 
   function* entriesOf(): Generator<object> {
     const entries = tocOfPlan(plan, chunkSize, placed)[Symbol.iterator]()

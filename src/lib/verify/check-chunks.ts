@@ -1,9 +1,9 @@
 // Checks the contents of a layer's files, chunk by chunk, while its streams come by.
 
+import {createDigester, type Digester, digestOf} from '../blob/sha256.ts'
 import type {Finding} from '../estargz/finding.ts'
 import type {Chunk, LayerFile} from '../estargz/index-toc.ts'
 import type {OpenLayer} from '../estargz/open-layer.ts'
-import {createDigester, type Digester, digestOf} from '../io/sha256.ts'
 import {isDigest} from '../oci/digest.ts'
 
 /** A chunk and whose it is. */
@@ -12,9 +12,9 @@ export interface FileChunk {
   readonly chunk: Chunk
 }
 
-/** All chunks of a layer, landmarks' included. */
+/** All chunks of a layer, those of landmarks and of replaced files included. */
 export function chunksOf(layer: OpenLayer): FileChunk[] {
-  return [...layer.filesAndLandmarks.values()].flatMap(file => file.chunks.map(chunk => ({file, chunk})))
+  return layer.allFiles.flatMap(file => file.chunks.map(chunk => ({file, chunk})))
 }
 
 export interface ChunkChecker {

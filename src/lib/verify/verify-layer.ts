@@ -1,24 +1,26 @@
 // Checks a lazily readable layer through and through: what `image verify` says about it.
 
+import {createDigester} from '../blob/sha256.ts'
+import {windowedBlob} from '../blob/windowed-blob.ts'
 import type {BulkCodec} from '../compression/codec.ts'
+import {inflateRange, type Range} from '../convert/inflate-range.ts'
 import {describeError, hasCode} from '../errors/coded-error.ts'
-import {checkLandmark, checkTree, checkWhiteouts} from '../estargz/check-tree.ts'
+import {checkPlaces} from '../estargz/check-places.ts'
+import {checkLandmark, checkTree} from '../estargz/check-tree.ts'
 import {ESTARGZ} from '../estargz/decompressor.ts'
 import type {Finding} from '../estargz/finding.ts'
 import {type OpenLayer, openLayer, readFooter} from '../estargz/open-layer.ts'
 import {mapOrdered} from '../io/ordered-map.ts'
-import {createDigester} from '../io/sha256.ts'
-import {windowedBlob} from '../io/windowed-blob.ts'
 import {tocDigestOf, UNCOMPRESSED_SIZE} from '../oci/annotations.ts'
 import type {BlobSource, CallOptions} from '../oci/content-store.ts'
 import type {Descriptor} from '../oci/descriptor.ts'
 import type {Digest} from '../oci/digest.ts'
-import {createTarScanner} from '../tar/scanner.ts'
+import {TarScanner} from '../tar/scanner.ts'
 import type {TarEntry} from '../tar/tar-entry.ts'
 import {checkTarSplit} from '../zstdchunked/check-tar-split.ts'
 import {parsePositions} from '../zstdchunked/positions.ts'
 import {chunksOf, createChunkChecker} from './check-chunks.ts'
-import {inflateRange, type Range} from './inflate-range.ts'
+import {checkPlan} from './check-plan.ts'
 
 export interface VerifyLayerOptions extends CallOptions {
   readonly codec: BulkCodec
@@ -63,11 +65,14 @@ export async function verifyLayer(
   checkDigests(descriptor, contents, findings, options)
   if (layer) {
     const files = layer.filesAndLandmarks
-    if (contents.isWhole) findings.push(...checkTree(files, contents.entries, contents.streamStarts))
+    if (contents.isWhole) findings.push(...checkTree(layer.allFiles, contents.entries, contents.streamStarts))
+    if (contents.isWhole) {
+      findings.push(...checkPlan(descriptor, {...contents, dataEnd: layer.dataEnd}))
+    }
     if (layer.landmark || mustHaveLandmark(layer, descriptor)) findings.push(...checkLandmark(files))
-    findings.push(...checkWhiteouts(files))
     findings.push(...(await checkTarSplitOf(layer, descriptor, contents, options)))
   }
+  if (contents.isWhole) findings.push(...checkPlaces(contents.entries))
   const chunks = layer ? chunksOf(layer).length : 0
   return {
     findings: findings.slice(0, MAX_FINDINGS),
@@ -228,7 +233,7 @@ function checkDigests(
 /** Scans and hashes the tar; the first thing that is wrong with it ends the scan but not the hash. */
 function createTarChecker(findings: Finding[]) {
   const entries: TarEntry[] = []
-  const scanner = createTarScanner(entry => entries.push(entry))
+  const scanner = new TarScanner(entry => entries.push(entry))
   const digester = createDigester()
   let size = 0
   let isSound = true

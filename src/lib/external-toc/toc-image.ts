@@ -1,8 +1,11 @@
 // The image that holds the TOCs of another image's layers (external TOC): one layer for each, named by an annotation.
 
+import {digestOf} from '../blob/sha256.ts'
+import type {ConvertedManifest} from '../convert/convert-image.ts'
+import {writeDocument} from '../copy/copy-image.ts'
 import {CodedError} from '../errors/coded-error.ts'
 import {extractDetachedToc, MAX_COMPRESSED_TOC_SIZE} from '../estargz/open-layer.ts'
-import {digestOf} from '../io/sha256.ts'
+import {readWholeBlob} from '../image/image-tree.ts'
 import {EXTERNAL_TOC_LAYER} from '../oci/annotations.ts'
 import type {CallOptions, ContentStore} from '../oci/content-store.ts'
 import type {Descriptor} from '../oci/descriptor.ts'
@@ -11,9 +14,6 @@ import type {ImageSource, ImageTarget} from '../oci/image-store.ts'
 import {MAX_MANIFEST_SIZE, parseImageDocument} from '../oci/manifest.ts'
 import {OCI_EMPTY, OCI_LAYER_GZIP, OCI_MANIFEST} from '../oci/media-type.ts'
 import {type Reference, withTag} from '../oci/reference.ts'
-import type {ConvertedManifest} from './convert-image.ts'
-import {writeDocument} from './copy-image.ts'
-import {readWholeBlob} from './image-tree.ts'
 
 /** What the manifest says it is; required beside an empty config (OCI image-spec, manifest.md). */
 const ARTIFACT_TYPE = 'application/vnd.containerd.stargz.toc'
