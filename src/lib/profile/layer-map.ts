@@ -2,9 +2,12 @@
 // in the merged tree hides it here too.
 
 import {cleanPath} from '../record/clean-path.ts'
-import type {PlacedEntry} from '../vfs/placement.ts'
+import {type NamedEntry, type PlacedLayer, type PlaceNode, pathOf} from '../vfs/layer-places.ts'
 
-/** A file in a layer: `name` is the tar's, clean, which is what a conversion prioritises. */
+/**
+ * A file in a layer. `name` is what a conversion prioritises: the tar's name for it, clean; the path where that name leads
+ * elsewhere by the layer's end.
+ */
 export interface LocatedFile {
   readonly layerIndex: number
   readonly name: string
@@ -15,61 +18,49 @@ export interface LayerMap {
   locate(path: string): LocatedFile | undefined
 }
 
-interface LayerView {
-  /** Place -> name in the tar, of everything that has content. */
-  readonly files: Map<string, string>
-  /** Places where this layer has anything but a directory: nothing of the lower layers can be below them. */
-  readonly leaves: Set<string>
-  readonly whiteouts: Set<string>
-  readonly opaque: Set<string>
-}
-
 /** Indexes the placed entries of each layer, lowest first. */
-export function mapLayers(layers: readonly (readonly PlacedEntry[])[]): LayerMap {
-  const views = layers.map(viewLayer)
+export function mapLayers(layers: readonly PlacedLayer[]): LayerMap {
+  const views = layers.map(({entries, places}) => {
+    const opaque = new Set<PlaceNode>()
+    for (const {role, node} of entries) if (role === 'opaque') opaque.add(node)
+    return {places, opaque}
+  })
   return {
     locate: path => {
-      const ancestors = ancestorsOf(path)
       for (let layerIndex = views.length - 1; layerIndex >= 0; layerIndex--) {
-        const view = views[layerIndex]!
-        const name = view.files.get(path)
-        if (name !== undefined) return {layerIndex, name}
-        if (hides(view, path) || ancestors.some(parent => hides(view, parent) || view.opaque.has(parent))) {
-          return undefined
-        }
+        const {places, opaque} = views[layerIndex]!
+        const {node, isHidden} = walk(places.root, path, opaque)
+        if (node?.kind === 'file' && hasContents(node.entry)) return {layerIndex, name: nameOf(node, places)}
+        if (isHidden) return undefined
       }
       return undefined
     },
   }
 }
 
-function hides(view: LayerView, path: string): boolean {
-  return view.leaves.has(path) || view.whiteouts.has(path)
+/** What a layer has at `path`, and whether it hides what lower layers have there. */
+function walk(
+  root: PlaceNode,
+  path: string,
+  opaque: ReadonlySet<PlaceNode>,
+): {node: PlaceNode | undefined; isHidden: boolean} {
+  let node = root
+  let isHidden = opaque.has(root)
+  for (const part of path.split('/')) {
+    const child = node.children?.get(part)
+    if (!child) return {node: undefined, isHidden: isHidden || node.kind !== 'dir'}
+    node = child
+    isHidden ||= opaque.has(node)
+  }
+  return {node, isHidden: isHidden || node.kind !== 'dir'}
 }
 
-function viewLayer(entries: readonly PlacedEntry[]): LayerView {
-  const view: LayerView = {files: new Map(), leaves: new Set(), whiteouts: new Set(), opaque: new Set()}
-  for (const {entry, path, role} of entries) {
-    if (role === 'opaque') view.opaque.add(path)
-    else if (role === 'whiteout') view.whiteouts.add(path)
-    else {
-      // An entry replaces an earlier one of the same place.
-      view.files.delete(path)
-      if (entry.type === 'dir') view.leaves.delete(path)
-      else view.leaves.add(path)
-      const name = cleanPath(entry.name)
-      if (name !== undefined && (entry.type === 'reg' || entry.type === 'hardlink'))
-        view.files.set(path, name)
-    }
-  }
-  return view
+/** A device has none, and no name of its own in a profile. */
+function hasContents(entry: NamedEntry | undefined): boolean {
+  return entry?.type === 'reg' || entry?.type === 'hardlink'
 }
 
-/** `a`, `a/b` of `a/b/c`, and the root, ''. */
-function ancestorsOf(path: string): string[] {
-  const ancestors = ['']
-  for (let slash = path.indexOf('/'); slash >= 0; slash = path.indexOf('/', slash + 1)) {
-    ancestors.push(path.slice(0, slash))
-  }
-  return ancestors
+function nameOf(node: PlaceNode, places: PlacedLayer['places']): string {
+  const name = node.entry && cleanPath(node.entry.name)
+  return name !== undefined && places.find(name) === node ? name : pathOf(node)
 }

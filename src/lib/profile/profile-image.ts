@@ -6,49 +6,33 @@ import {join} from 'node:path'
 import {setTimeout} from 'node:timers/promises'
 import {CodedError} from '../errors/coded-error.ts'
 import type {ProgressSink} from '../io/progress.ts'
+import {unmountBelow} from '../mount/mounts.ts'
 import type {CallOptions, ContentStore} from '../oci/content-store.ts'
 import type {Digest} from '../oci/digest.ts'
 import type {ImageConfig, ImageManifest, RunConfig} from '../oci/manifest.ts'
+import type {LayerReads} from '../prefetch/read-ranges.ts'
 import {cleanPath} from '../record/clean-path.ts'
 import type {RecordEntry} from '../record/record-file.ts'
-import type {ImageRootfs, RootfsSource} from '../rootfs/image-rootfs.ts'
-import type {ContainerOptions, RunningContainer} from '../runc/container.ts'
-import type {AccountFiles, ProcessUser} from '../runc/image-user.ts'
-import type {
-  DeviceEdits,
-  NetworkNamespace,
-  RuntimeSpec,
-  SandboxFacts,
-  SpecMount,
+import {type ImageRootfs, mountImageRootfs} from '../rootfs/image-rootfs.ts'
+import {readTextInRoot} from '../rootfs/rooted-path.ts'
+import type {resolveGpus} from '../runc/cdi.ts'
+import {type RunningContainer, removeContainers, startContainer} from '../runc/container.ts'
+import {hostsFile, resolvConfFile} from '../runc/etc-files.ts'
+import {resolveUser} from '../runc/image-user.ts'
+import {addNetwork, removeNetworks} from '../runc/network.ts'
+import {
+  buildRuntimeSpec,
+  type NetworkNamespace,
+  type RuntimeSpec,
+  type SpecMount,
 } from '../runc/runtime-spec.ts'
-import type {CniOptions, GpuSelection, WorkloadOptions} from '../runc/workload.ts'
-import type {AccessTracer, Trace} from '../tracer/access-tracer.ts'
-import {type LayerMap, type LocatedFile, mapLayers} from './layer-map.ts'
+import type {WorkloadOptions} from '../runc/workload.ts'
+import {startAccessTracer, type Trace} from '../tracer/access-tracer.ts'
+import {removePageTracer} from '../tracer/page-tracer.ts'
+import {type OpenedFile, type ReadWatch, watchReads} from './file-reads.ts'
+import {type LayerMap, mapLayers} from './layer-map.ts'
 import {makeSandboxDirectory, type SandboxDirectory} from './sandbox-directory.ts'
 import {type StopReason, stopWhen} from './stop-when.ts'
-
-/** What profiling needs of the machine. */
-export interface ProfilingAdapters {
-  mountRootfs(source: RootfsSource, directory: string, options: CallOptions): Promise<ImageRootfs>
-  /** Unmounts everything below a directory. */
-  unmountBelow(directory: string): Promise<void>
-  readTextInRoot(root: string, path: string, limit: number): Promise<string>
-  startTracer(directory: string, options: CallOptions): Promise<AccessTracer>
-  startContainer(options: ContainerOptions): Promise<RunningContainer>
-  removeContainers(directory: string): Promise<void>
-  addNetwork(
-    directory: string,
-    id: string,
-    cni: CniOptions,
-    options: CallOptions,
-  ): Promise<{readonly path: string}>
-  removeNetworks(directory: string): Promise<void>
-  resolveGpus(selection: GpuSelection): Promise<DeviceEdits>
-  resolveUser(user: string, files: AccountFiles): ProcessUser
-  buildRuntimeSpec(image: RunConfig, workload: WorkloadOptions, facts: SandboxFacts): RuntimeSpec
-  hostsFile(hostname: string, additions: NonNullable<WorkloadOptions['addHosts']>): string
-  resolvConfFile(workload: WorkloadOptions): string
-}
 
 /** The image to run: one manifest of one platform, which must be the host's. */
 export interface ProfiledImage {
@@ -59,7 +43,6 @@ export interface ProfiledImage {
 }
 
 export interface ProfileOptions extends CallOptions {
-  readonly adapters: ProfilingAdapters
   readonly workload: WorkloadOptions
   /** Seconds after which the workload is stopped; ignored with `stopSignal`. */
   readonly periodSeconds: number
@@ -69,12 +52,19 @@ export interface ProfileOptions extends CallOptions {
   readonly stopSignal?: AbortSignal | undefined
   /** For the decompressed layers; cleaned up whatever happens. */
   readonly sandboxRoot: string
+  /** Bytes to which a layer may decompress at most; undefined for what the sandbox has room for. */
+  readonly maxLayerSize?: number | undefined
   readonly onProgress?: ProgressSink | undefined
+  /** In the place of the real tracer and of this machine's CDI devices: tests break into a run by these. */
+  readonly startTracer?: typeof startAccessTracer
+  readonly resolveGpus?: typeof resolveGpus
 }
 
 export interface Profile {
   /** For each layer, lowest first, the names of its accessed files in order of first access. */
   readonly layers: readonly (readonly string[])[]
+  /** For each layer, which parts of its files; undefined where the kernel does not tell, and `warnings` say so. */
+  readonly reads: readonly LayerReads[] | undefined
   /** The same in the order of access across layers: what `--record-out` writes. */
   readonly record: readonly RecordEntry[]
   readonly stopped: Exclude<StopReason, 'aborted'>
@@ -96,22 +86,25 @@ const STOP_GRACE_MS = 5000
  * be started, and whatever reading the layers throws. Nothing of the sandbox is left behind.
  */
 export async function profileImage(image: ProfiledImage, options: ProfileOptions): Promise<Profile> {
-  const {adapters} = options
   await using sandbox = await makeSandboxDirectory(options.sandboxRoot, [
-    adapters.removeContainers,
-    adapters.removeNetworks,
-    adapters.unmountBelow,
+    removeContainers,
+    removeNetworks,
+    removePageTracer,
+    unmountBelow,
   ])
   options.onProgress?.({id: 'profile', label: 'workload', phase: 'running', note: 'unpacking'})
   const files = join(sandbox.path, 'files')
   await mkdir(files)
-  const rootfs = await adapters.mountRootfs(image, files, options)
+  const rootfs = await mountImageRootfs(image, files, options)
+  // Before anything of the image is read: what is in the kernel's cache is not seen.
+  const reads = await watchReads(sandbox.path, rootfs)
   const spec = await prepareSpec(image.config.config ?? {}, rootfs.path, sandbox, options)
-  await using tracer = await adapters.startTracer(rootfs.path, options)
+  const startTracer = options.startTracer ?? startAccessTracer
+  await using tracer = await startTracer(rootfs.path, options)
   options.onProgress?.({id: 'profile', label: 'workload', phase: 'running', note: 'running'})
   const run = await runWorkload(spec, image.config.config?.StopSignal, sandbox, options)
   const trace = await tracer.finish()
-  const profile = profileOf(image, {rootfs, trace, run, mounts: spec.mounts}, options)
+  const profile = await profileOf(image, {rootfs, trace, reads, run, mounts: spec.mounts}, options)
   const note = `${profile.record.length} files read`
   options.onProgress?.({id: 'profile', label: 'workload', phase: 'done', note})
   return profile
@@ -123,30 +116,39 @@ async function prepareSpec(
   sandbox: SandboxDirectory,
   options: ProfileOptions,
 ): Promise<RuntimeSpec> {
-  const {adapters, workload} = options
+  const {workload} = options
   const accounts = {
-    passwd: await adapters.readTextInRoot(rootfs, '/etc/passwd', MAX_ACCOUNT_FILE),
-    group: await adapters.readTextInRoot(rootfs, '/etc/group', MAX_ACCOUNT_FILE),
+    passwd: await readTextInRoot(rootfs, '/etc/passwd', MAX_ACCOUNT_FILE),
+    group: await readTextInRoot(rootfs, '/etc/group', MAX_ACCOUNT_FILE),
   }
-  return adapters.buildRuntimeSpec(config, workload, {
+  return buildRuntimeSpec(config, workload, {
     id: sandbox.id,
     rootfs,
-    user: adapters.resolveUser(workload.user ?? config.User ?? '', accounts),
+    user: resolveUser(workload.user ?? config.User ?? '', accounts),
     network: await prepareNetwork(sandbox, options),
     files: await prepareFiles(sandbox, options),
-    edits: workload.gpus ? await adapters.resolveGpus(workload.gpus) : undefined,
+    edits: workload.gpus ? await findGpus(workload.gpus, options) : undefined,
   })
+}
+
+/** Loaded here: few workloads want GPUs, and its parsers are large. */
+async function findGpus(
+  gpus: Parameters<typeof resolveGpus>[0],
+  options: ProfileOptions,
+): ReturnType<typeof resolveGpus> {
+  const resolve = options.resolveGpus ?? (await import('../runc/cdi.ts')).resolveGpus
+  return resolve(gpus)
 }
 
 async function prepareNetwork(sandbox: SandboxDirectory, options: ProfileOptions): Promise<NetworkNamespace> {
   const {cni, netHost} = options.workload
   if (netHost) return 'host'
-  return cni ? options.adapters.addNetwork(sandbox.path, sandbox.id, cni, options) : 'private'
+  return cni ? addNetwork(sandbox.path, sandbox.id, cni, options) : 'private'
 }
 
 /** `/etc/hosts` and `/etc/resolv.conf`: the host's own with its network, generated ones otherwise. */
 async function prepareFiles(sandbox: SandboxDirectory, options: ProfileOptions): Promise<SpecMount[]> {
-  const {adapters, workload} = options
+  const {workload} = options
   const bind = (source: string, destination: string): SpecMount => ({
     destination,
     source,
@@ -156,8 +158,8 @@ async function prepareFiles(sandbox: SandboxDirectory, options: ProfileOptions):
   if (workload.netHost) return ['/etc/hosts', '/etc/resolv.conf'].map(path => bind(path, path))
   const hosts = join(sandbox.path, 'hosts')
   const resolvConf = join(sandbox.path, 'resolv.conf')
-  await writeFile(hosts, adapters.hostsFile(sandbox.id, workload.addHosts ?? []), {mode: 0o644})
-  await writeFile(resolvConf, adapters.resolvConfFile(workload), {mode: 0o644})
+  await writeFile(hosts, hostsFile(sandbox.id, workload.addHosts ?? []), {mode: 0o644})
+  await writeFile(resolvConf, resolvConfFile(workload), {mode: 0o644})
   return [bind(hosts, '/etc/hosts'), bind(resolvConf, '/etc/resolv.conf')]
 }
 
@@ -173,10 +175,10 @@ async function runWorkload(
   sandbox: SandboxDirectory,
   options: ProfileOptions,
 ): Promise<WorkloadRun> {
-  const {adapters, workload} = options
+  const {workload} = options
   using stop = stopWhen(options)
   const startedAt = performance.now()
-  const container = await adapters.startContainer({
+  const container = await startContainer({
     directory: sandbox.path,
     id: sandbox.id,
     spec,
@@ -211,28 +213,36 @@ async function stopContainer(container: RunningContainer, signalName: string): P
 interface Findings {
   readonly rootfs: ImageRootfs
   readonly trace: Trace
+  readonly reads: ReadWatch
   readonly run: WorkloadRun
   readonly mounts: readonly SpecMount[]
 }
 
-function profileOf(image: ProfiledImage, findings: Findings, options: ProfileOptions): Profile {
-  const {rootfs, trace, run, mounts} = findings
+async function profileOf(
+  image: ProfiledImage,
+  {rootfs, trace, reads, run, mounts}: Findings,
+  options: ProfileOptions,
+): Promise<Profile> {
   const map = mapLayers(rootfs.layers)
   const layers = rootfs.layers.map(() => new Set<string>())
   const record: RecordEntry[] = []
+  const files: OpenedFile[] = []
   for (const path of trace.paths.map(cleanPath)) {
     const file = path === undefined || isMountedOver(path, mounts) ? undefined : locateAccess(map, path)
     // What the workload wrote itself is in no layer. A file that it changed is traced again as its copy.
     if (!file || layers[file.layerIndex]!.has(file.name)) continue
     layers[file.layerIndex]!.add(file.name)
+    files.push(file)
     record.push({path: file.name, manifestDigest: image.manifestDigest, layerIndex: file.layerIndex})
   }
-  return {
-    layers: layers.map(names => [...names]),
-    record,
-    ...run,
-    warnings: warningsOf(trace, run, record.length, options),
-  }
+  const ranges = await reads.finish(files)
+  const withReads = record.map(entry => {
+    const own = ranges?.[entry.layerIndex!]
+    return own ? {...entry, reads: own.get(entry.path) ?? []} : entry
+  })
+  const warnings = warningsOf(trace, run, record.length, options)
+  if (reads.problem) warnings.push(`whole files come first, not what is read of them: ${reads.problem}`)
+  return {layers: layers.map(names => [...names]), reads: ranges, record: withReads, ...run, warnings}
 }
 
 /** runc opens the image's own file when it mounts over it; the workload sees what is mounted there. */
@@ -261,8 +271,10 @@ function warningsOf(trace: Trace, run: WorkloadRun, files: number, options: Prof
  * Where an accessed path comes from. The kernel marks the path of a file that has been deleted since; on overlayfs its
  * link count does not tell.
  */
-function locateAccess(map: LayerMap, path: string): LocatedFile | undefined {
-  return map.locate(path) ?? (path.endsWith(DELETED) ? map.locate(path.slice(0, -DELETED.length)) : undefined)
+function locateAccess(map: LayerMap, path: string): OpenedFile | undefined {
+  const file = map.locate(path)
+  if (file) return {...file, path}
+  return path.endsWith(DELETED) ? locateAccess(map, path.slice(0, -DELETED.length)) : undefined
 }
 
 const DELETED = ' (deleted)'

@@ -3,9 +3,10 @@
 
 import {randomBytes} from 'node:crypto'
 import {lstat, mkdir, readdir, rm, rmdir} from 'node:fs/promises'
-import {join} from 'node:path'
+import {dirname, join} from 'node:path'
 import {CodedError, hasCode} from '../errors/coded-error.ts'
 import {isOwnerAlive, ownerToken} from '../io/process-owner.ts'
+import {temporaryDirectoryError} from '../io/temporary-directory.ts'
 
 /** A fresh directory; disposing it undoes what was done in it and removes it. */
 export interface SandboxDirectory extends AsyncDisposable {
@@ -46,7 +47,9 @@ export async function makeSandboxDirectory(
 
 async function makeDirectory(root: string, path: string): Promise<void> {
   for (let attempt = 1; ; attempt++) {
-    await mkdir(root, {recursive: true, mode: 0o700})
+    await mkdir(root, {recursive: true, mode: 0o700}).catch(cause => {
+      throw temporaryDirectoryError(dirname(root), cause)
+    })
     try {
       await requireOwn(root)
       await mkdir(path, {mode: 0o700})

@@ -3,6 +3,7 @@
 
 import {CodedError} from '../errors/coded-error.ts'
 import {type Digest, isDigest} from '../oci/digest.ts'
+import {mergeReadRanges, type ReadRange} from '../prefetch/read-ranges.ts'
 import {cleanPath} from './clean-path.ts'
 
 /** One accessed file. `path` is clean and has no leading slash; `layerIndex` counts from the lowest layer, 0. */
@@ -11,12 +12,18 @@ export interface RecordEntry {
   /** Absent in records that people write by hand; the path is what counts. */
   readonly manifestDigest?: Digest
   readonly layerIndex?: number
+  /** Which parts of it were read, in the order of the file; absent where that is not known. See profile-file.ts. */
+  readonly reads?: readonly ReadRange[]
 }
 
 /** Largest record accepted, bytes. A workload that opens 100,000 files makes about 15 MiB. */
 export const MAX_RECORD_SIZE = 64 * 1024 * 1024
 /** Most entries accepted. */
 export const MAX_RECORD_ENTRIES = 1_000_000
+/** Most parts of files accepted, of all entries together. */
+const MAX_RANGES = 4_000_000
+/** A read that is later than a day after the start is no part of it, milliseconds. */
+const MAX_MS = 86_400_000
 /** Longest path accepted, characters: PATH_MAX of Linux. */
 const MAX_PATH_LENGTH = 4096
 
@@ -43,11 +50,14 @@ export function parseRecord(bytes: Uint8Array, where: string): RecordEntry[] {
   const text = decodeText(bytes, where)
   const entries = new Map<string, RecordEntry>()
   let count = 0
+  let ranges = 0
   for (const {json, line} of splitObjects(text, where)) {
     if (++count > MAX_RECORD_ENTRIES) {
       throw malformed(where, line, `there are more than ${MAX_RECORD_ENTRIES} entries`)
     }
     const entry = parseEntry(json, where, line)
+    ranges += entry.reads?.length ?? 0
+    if (ranges > MAX_RANGES) throw malformed(where, line, `there are more than ${MAX_RANGES} reads`)
     const key = `${entry.path}\0${entry.manifestDigest ?? ''}\0${entry.layerIndex ?? ''}`
     if (!entries.has(key)) entries.set(key, entry)
   }
@@ -107,7 +117,7 @@ function parseEntry(json: string, where: string, line: number): RecordEntry {
       cause,
     })
   }
-  const {path, manifestDigest, layerIndex} = value
+  const {path, manifestDigest, layerIndex, reads} = value
   if (typeof path !== 'string' || path.length > MAX_PATH_LENGTH) {
     throw malformed(where, line, `"path" is not a string of at most ${MAX_PATH_LENGTH} characters`)
   }
@@ -129,7 +139,18 @@ function parseEntry(json: string, where: string, line: number): RecordEntry {
     path: clean,
     ...(isDigest(manifestDigest) ? {manifestDigest} : {}),
     ...(isLayerIndex(layerIndex) ? {layerIndex} : {}),
+    ...(reads === undefined || reads === null ? {} : {reads: rangesIn(reads, where, line)}),
   }
+}
+
+function rangesIn(reads: unknown, where: string, line: number): readonly ReadRange[] {
+  const isNumber = (value: unknown) => Number.isSafeInteger(value) && (value as number) >= 0
+  const isRange = (range: unknown): range is [number, number, number] =>
+    Array.isArray(range) && range.length === 3 && range.every(isNumber) && range[1] > range[0]
+  if (!Array.isArray(reads) || !reads.every(isRange)) {
+    throw malformed(where, line, '"reads" is no list of [start, end, milliseconds]')
+  }
+  return mergeReadRanges(reads.map(([offset, end, atMs]) => ({offset, end, atMs: Math.min(atMs, MAX_MS)})))
 }
 
 function isLayerIndex(value: unknown): value is number {
