@@ -1,5 +1,6 @@
 // The structures of an EROFS image (Linux fs/erofs/erofs_fs.h): sizes, offsets, and encoders that fill them.
 
+import {CodedError} from '../errors/coded-error.ts'
 import {encodeByteText} from '../io/byte-text.ts'
 import type {NodeType, TreeNode} from '../vfs/file-tree.ts'
 import {checkXattr, checkXattrsSize} from './limits.ts'
@@ -106,6 +107,19 @@ export function putInode(image: DataView, at: number, fields: InodeFields): void
 /** A device number as Linux's new_encode_dev has it: minor 7–0, major 11–0, minor 19–8 from the lowest bit. */
 export function encodeDevice(major: number, minor: number): number {
   return ((minor & 0xff) | (major << 8) | ((minor & ~0xff) << 12)) >>> 0
+}
+
+/** What an inode's mode says that it is. */
+export function typeOfMode(mode: number): NodeType {
+  const found = Object.entries(FILE_TYPES).find(([, type]) => type.mode === (mode & 0o170000))
+  if (!found)
+    throw new CodedError('corrupt', `Cannot read an EROFS image: no file has mode 0${mode.toString(8)}`)
+  return found[0] as NodeType
+}
+
+/** Bytes of the xattrs behind an inode, of whose number of slots it says so much. */
+export function xattrsSizeOf(slots: number): number {
+  return slots === 0 ? 0 : XATTR_HEADER_SIZE + (slots - 1) * 4
 }
 
 /** The type byte of a directory entry. */

@@ -4,6 +4,7 @@
 import {closeSync, openSync, readSync, writeFileSync, writevSync} from 'node:fs'
 import {mkdir} from 'node:fs/promises'
 import {CodedError, describeError} from '../errors/coded-error.ts'
+import {findMount} from '../mount/mount-table.ts'
 import {
   MNT_DETACH,
   MS_NODEV,
@@ -14,29 +15,29 @@ import {
   UMOUNT_NOFOLLOW,
   unmount,
 } from '../native/system-calls.ts'
+import type {FuseLog} from './fuse-log.ts'
 import type {Keeper} from './keeper.ts'
-import {findMount} from './mount-table.ts'
 import {
-  MAX_READ,
   type Negotiated,
   negotiate,
   OPCODE,
   OUT_HEADER_SIZE,
   parseRequest,
   putReplyHeader,
+  READ_SIZE,
   REQUEST_BUFFER_SIZE,
 } from './protocol.ts'
-import type {FuseLog} from './session.ts'
 
 /** How often a keeper that may have been killed is given the descriptor again; this one is lost only if both die. */
 const HOLD_INTERVAL_MS = 30_000
 
-/** What mount(8) and df(1) show as the file system's type and source. */
+/** What mount(8) and df(1) show as the file system's type, and as its source: the reference's, which people look for. */
 const TYPE = 'fuse.ctr-remote'
+const SOURCE = 'stargz'
 
 export interface ConnectionOptions {
   readonly mountpoint: string
-  /** Names the descriptor in the keeper, and the mount's source. */
+  /** Names the descriptor in the keeper. */
   readonly name: string
   /** Whether to ask for passthrough, which takes one level from those that file systems may stack. */
   readonly passthrough: boolean
@@ -48,6 +49,8 @@ export interface ConnectionOptions {
   readonly readAheadKb: number
   /** Whether programs may be run from the mount itself, with set-id bits and devices in force. */
   readonly exec: boolean
+  /** Whether the kernel passes on what would change something, for the file system to refuse by itself. */
+  readonly askAboutChanges?: boolean
   readonly keeper: Keeper | undefined
   /** Called before a new mount is made, whoever read through the last one having lost it. */
   readonly onNew?: (() => Promise<void>) | undefined
@@ -59,13 +62,22 @@ export interface Connection {
   readonly negotiated: Negotiated
   /** True when an earlier process made the mount. */
   readonly adopted: boolean
+  /** KiB that the kernel reads ahead in files that are opened from now on. */
+  readAhead(kb: number): void
   /** To be called when the file system is gone. */
   stopHolding(): void
   close(how: 'leave' | 'unmount'): Promise<void>
 }
 
+/**
+ * Raised with whatever the kernel remembers of a mount and the next daemon must mean the same by: inode numbers, names, what
+ * was negotiated, and this note itself. A mount of another format is not taken over.
+ */
+const NOTE_FORMAT = 1
+
 /** What the keeper notes beside the descriptor. */
 interface Note {
+  readonly format: typeof NOTE_FORMAT
   readonly mountpoint: string
   /** The mount's device, `major:minor`. */
   readonly device: string
@@ -84,8 +96,8 @@ export async function openConnection(options: ConnectionOptions): Promise<Connec
     try {
       const device = (await findMount(options.mountpoint))?.device
       if (device === undefined) throw new CodedError('internal', 'Cannot find the FUSE mount just made')
-      raiseReadAhead(device, options)
-      const note: Note = {mountpoint: options.mountpoint, device, negotiated}
+      setReadAhead(device, options.readAheadKb, options.log)
+      const note: Note = {format: NOTE_FORMAT, mountpoint: options.mountpoint, device, negotiated}
       await options.keeper?.hold(options.name, fd, JSON.stringify(note))
       return connectionOf(fd, note, false, options)
     } catch (error) {
@@ -109,15 +121,20 @@ async function adopt(options: ConnectionOptions): Promise<Connection | undefined
     log.info({mountpoint}, 'took over a FUSE mount')
     return connectionOf(held.fd, note, true, options)
   }
-  log.warn({mountpoint}, 'the FUSE mount of an earlier process is gone')
+  log.warn(
+    {mountpoint},
+    note ? 'the FUSE mount of an earlier process is gone' : 'the FUSE mount is one of another version',
+  )
   closeSync(held.fd)
   await keeper?.drop(name)
   return undefined
 }
 
+/** Undefined for a note that this version would not have written. */
 function parseNote(text: string): Note | undefined {
   try {
-    return JSON.parse(text)
+    const note: Partial<Note> | null = JSON.parse(text)
+    return note?.format === NOTE_FORMAT ? (note as Note) : undefined
   } catch {
     return undefined
   }
@@ -142,11 +159,12 @@ function openDevice(): number {
 }
 
 function mountAndNegotiate(fd: number, options: ConnectionOptions): Negotiated {
-  const {mountpoint: target, name} = options
-  const flags = MS_RDONLY | (options.exec ? 0 : MS_NOSUID | MS_NODEV | MS_NOEXEC)
+  const {mountpoint: target} = options
+  const flags =
+    (options.askAboutChanges ? 0 : MS_RDONLY) | (options.exec ? 0 : MS_NOSUID | MS_NODEV | MS_NOEXEC)
   // default_permissions: the kernel checks modes, so that allow_other allows no more than they say.
-  const data = `fd=${fd},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions,max_read=${MAX_READ}`
-  mount({source: name, target, type: TYPE, flags, data})
+  const data = `fd=${fd},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions,max_read=${READ_SIZE}`
+  mount({source: SOURCE, target, type: TYPE, flags, data})
   try {
     // mount(2) has queued INIT, so that this does not block; nothing else comes before it is answered.
     const buffer = Buffer.alloc(REQUEST_BUFFER_SIZE)
@@ -167,13 +185,13 @@ function mountAndNegotiate(fd: number, options: ConnectionOptions): Negotiated {
   }
 }
 
-/** INIT can only lower the kernel's default of 128 KiB; the mount's own setting raises it. */
-function raiseReadAhead(device: string, {readAheadKb, log}: ConnectionOptions): void {
+/** INIT can only lower the kernel's default of 128 KiB; the mount's own setting counts. */
+function setReadAhead(device: string, kb: number, log: FuseLog): void {
   try {
-    writeFileSync(`/sys/class/bdi/${device}/read_ahead_kb`, String(readAheadKb))
+    writeFileSync(`/sys/class/bdi/${device}/read_ahead_kb`, String(kb))
   } catch (error) {
-    // In a container /sys may be read-only: reads are smaller then.
-    log.debug({device, error: describeError(error)}, 'cannot raise the readahead of a FUSE mount')
+    // In a container /sys may be read-only: reads are of another size then.
+    log.debug({device, error: describeError(error)}, 'cannot set the readahead of a FUSE mount')
   }
 }
 
@@ -190,19 +208,26 @@ function connectionOf(
       log.warn({mountpoint, error: describeError(error)}, 'cannot keep the FUSE mount over a restart')
     }
   }
-  let held: Promise<void> | undefined
+  let held = Promise.resolve()
+  let isGone = false
   const timer = setInterval(() => {
-    held = hold()
+    held = held.then(hold)
   }, HOLD_INTERVAL_MS)
   timer.unref()
   return {
     fd,
     negotiated: note.negotiated,
     adopted,
-    stopHolding: () => clearInterval(timer),
+    readAhead: kb => setReadAhead(note.device, kb, log),
+    stopHolding: () => {
+      isGone = true
+      clearInterval(timer)
+    },
     close: async how => {
       clearInterval(timer)
       await held
+      // The keeper may have died since it was asked last.
+      if (how === 'leave' && !isGone) await hold()
       // Detaching needs no answer of ours. Closing the last descriptor ends whatever still waits with an error.
       if (how === 'unmount') detach(mountpoint)
       closeSync(fd)

@@ -6,12 +6,10 @@ import {readFileSync} from 'node:fs'
 import {constants} from 'node:os'
 import {CodedError, describeError} from '../errors/coded-error.ts'
 import type {LazyDevice} from '../layer/ports.ts'
-import {createHandler} from './handlers.ts'
+import type {FuseLog} from './fuse-log.ts'
 import {type FuseRequest, OPCODE, parseInterrupt, parseRequest} from './protocol.ts'
-import {createReplier, EIO, lengthWithin} from './reply.ts'
-import type {HandlerKind, RequestHost, TableEntry} from './request-handler.ts'
-import type {FuseLog} from './session.ts'
-import type {StateFiles} from './tree-answers.ts'
+import {createReplier, EIO, lengthWithin, type Replier} from './reply.ts'
+import type {RequestHandler, RequestHost, SharedDevice, TableEntry} from './request-handler.ts'
 
 const {EINTR} = constants.errno
 
@@ -21,28 +19,12 @@ const {EINTR} = constants.errno
  */
 const RESTORE_MS = 300_000
 
-export interface DeferredRequests {
-  put(entry: TableEntry, device: LazyDevice): void
-  /** Readers that wait for the device's data get EIO. Resolves when its `read` calls have ended. */
-  delete(name: string): Promise<void>
-  /** A request as a worker got it. */
-  handle(bytes: Uint8Array): void
-  /** From now on, what is not in the table does not exist. */
-  stopWaiting(): void
-  /**
-   * `fail` answers what is left with EIO; `finish` waits for its data; `abandon` leaves it to the next server. Resolves
-   * when `read` calls have ended.
-   */
-  close(how: 'fail' | 'finish' | 'abandon'): Promise<void>
-}
-
 export interface DeferredOptions {
   readonly session: number
-  readonly kind: HandlerKind
+  readonly createHandler: (host: RequestHost) => RequestHandler
   readonly deadlineMs: number
   /** After a restart: requests about unknown things wait until these are added. */
   readonly waitForEntries: boolean
-  readonly stateFiles?: StateFiles | undefined
   readonly log: FuseLog
 }
 
@@ -56,55 +38,131 @@ interface Fetch {
   abandon(): void
 }
 
-export function createDeferredRequests(options: DeferredOptions): DeferredRequests {
-  const {log, deadlineMs} = options
-  const devices = new Map<string, LazyDevice>()
-  const fetches = new Map<bigint, Fetch>()
-  const waiting = new Map<bigint, {readonly request: FuseRequest; readonly timer: NodeJS.Timeout}>()
-  const replier = createReplier(options.session)
-  let waitForEntries = options.waitForEntries
+export class DeferredRequests {
+  readonly #deadlineMs: number
+  readonly #log: FuseLog
+  readonly #replier: Replier
+  readonly #handler: RequestHandler
+  readonly #devices = new Map<string, LazyDevice>()
+  readonly #fetches = new Map<bigint, Fetch>()
+  /** Requests about unknown things. */
+  readonly #waiting = new Map<bigint, {readonly request: FuseRequest; readonly timer: NodeJS.Timeout}>()
+  #waitForEntries: boolean
 
-  const host: RequestHost = {
-    ...replier,
-    replyData: (request, shared, offset, size) => {
-      // It may have come since the worker looked.
-      if (replier.replyPresent(request, shared, offset, size)) return
-      const device = devices.get(shared.name)
-      if (!device) return replier.replyNothing(request)
-      startFetch(request, device, offset, lengthWithin(shared, offset, size))
-    },
-    replyUnknown: request => {
-      if (waitForEntries) wait(request)
-      else replier.replyNothing(request)
-    },
-    defer: request => host.replyUnknown(request),
+  constructor({session, createHandler, deadlineMs, waitForEntries, log}: DeferredOptions) {
+    this.#deadlineMs = deadlineMs
+    this.#log = log
+    this.#waitForEntries = waitForEntries
+    const replier = createReplier(session)
+    this.#replier = replier
+    const replyUnknown = (request: FuseRequest) => this.#replyUnknown(request)
+    this.#handler = createHandler({
+      ...replier,
+      replyData: (request, shared, offset, size) => this.#replyData(request, shared, offset, size),
+      replyUnknown,
+      defer: replyUnknown,
+    })
   }
-  const handler = createHandler(options.kind, host, options.stateFiles)
 
-  const startFetch = (request: FuseRequest, device: LazyDevice, offset: number, length: number): void => {
+  put(entry: TableEntry, device: LazyDevice): void {
+    this.#devices.set(device.name, device)
+    this.#handler.put(entry)
+    this.#retryWaiting()
+  }
+
+  /** Readers that wait for the device's data get EIO. Resolves when its `read` calls have ended. */
+  async delete(name: string): Promise<void> {
+    this.#devices.delete(name)
+    this.#handler.delete(name)
+    const chosen = [...this.#fetches.values()].filter(fetch => fetch.device === name)
+    await endFetches(chosen, fetch => fetch.fail(EIO, 'the layer was removed'))
+  }
+
+  /** A request as a worker got it. */
+  handle(bytes: Uint8Array): void {
+    const request = parseRequest(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength))
+    if (!request) return
+    if (request.opcode === OPCODE.interrupt) this.#interrupt(request)
+    else this.#answer(request)
+  }
+
+  /** From now on, what is not in the table does not exist. */
+  stopWaiting(): void {
+    this.#waitForEntries = false
+    this.#retryWaiting()
+  }
+
+  /**
+   * `fail` answers what is left with EIO; `finish` waits for its data; `abandon` leaves it to the next server. Resolves
+   * when `read` calls have ended.
+   */
+  async close(how: 'fail' | 'finish' | 'abandon'): Promise<void> {
+    for (const {request, timer} of this.#waiting.values()) {
+      clearTimeout(timer)
+      if (how !== 'abandon') this.#replier.replyError(request, EIO)
+    }
+    this.#waiting.clear()
+    await endFetches([...this.#fetches.values()], fetch => {
+      if (how === 'fail') fetch.fail(EIO, 'the server ends')
+      else if (how === 'abandon') fetch.abandon()
+    })
+  }
+
+  #answer(request: FuseRequest): void {
+    try {
+      this.#handler.handle(request)
+    } catch (error) {
+      this.#replier.replyError(request, EIO)
+      this.#log.warn({opcode: request.opcode, error: describeError(error)}, 'cannot answer a FUSE request')
+    }
+  }
+
+  #interrupt(request: FuseRequest): void {
+    const unique = parseInterrupt(request)
+    const fetch = this.#fetches.get(unique)
+    if (fetch) interruptFetch(fetch)
+    else if (isDying(request.pid)) this.#handler.abandon?.(unique)
+  }
+
+  #replyData(request: FuseRequest, shared: SharedDevice, offset: number, size: number): void {
+    // It may have come since the worker looked.
+    if (this.#replier.replyPresent(request, shared, offset, size)) return
+    const device = this.#devices.get(shared.name)
+    if (device) this.#startFetch(request, device, offset, lengthWithin(shared, offset, size))
+    else this.#replier.replyNothing(request)
+  }
+
+  #replyUnknown(request: FuseRequest): void {
+    if (this.#waitForEntries) this.#wait(request)
+    else this.#replier.replyNothing(request)
+  }
+
+  #startFetch(request: FuseRequest, device: LazyDevice, offset: number, length: number): void {
+    // The kernel has sent the same request again; the answer that is on its way is the answer to both.
+    if (this.#fetches.has(request.unique)) return
     const controller = new AbortController()
     let answered = false
     const answer = (reply: () => void): void => {
       if (answered) return
       answered = true
       clearTimeout(timer)
-      fetches.delete(request.unique)
+      this.#fetches.delete(request.unique)
       reply()
     }
     const fail = (errno: number, reason: string): void =>
       answer(() => {
-        replier.replyError(request, errno)
-        log.warn({device: device.name, offset, length, error: reason}, 'cannot read lazily')
+        this.#replier.replyError(request, errno)
+        this.#log.warn({device: device.name, offset, length, error: reason}, 'cannot read lazily')
         // A reader that waited in vain tells the device more than one that went away.
         const code = errno === EIO ? 'unavailable' : 'cancelled'
         controller.abort(new CodedError(code, `Cannot read "${device.name}": ${reason}`))
       })
-    const timer = setTimeout(() => fail(EIO, `no answer within ${deadlineMs} ms`), deadlineMs)
+    const timer = setTimeout(() => fail(EIO, `no answer within ${this.#deadlineMs} ms`), this.#deadlineMs)
     const run = async (): Promise<void> => {
       try {
         const bytes = await device.read(offset, length, {signal: controller.signal})
         if (bytes.length !== length) throw wrongLength(device, length, bytes)
-        answer(() => replier.replyBytes(request, bytes))
+        answer(() => this.#replier.replyBytes(request, bytes))
       } catch (error) {
         fail(EIO, describeError(error))
       }
@@ -113,7 +171,7 @@ export function createDeferredRequests(options: DeferredOptions): DeferredReques
       answer(() =>
         controller.abort(new CodedError('cancelled', `Cannot read "${device.name}": the server ends`)),
       )
-    fetches.set(request.unique, {
+    this.#fetches.set(request.unique, {
       request,
       device: device.name,
       ended: Promise.resolve().then(run),
@@ -122,80 +180,37 @@ export function createDeferredRequests(options: DeferredOptions): DeferredReques
     })
   }
 
-  const wait = (request: FuseRequest): void => {
+  #wait(request: FuseRequest): void {
     const giveUp = (): void => {
-      waiting.delete(request.unique)
-      replier.replyError(request, EIO)
-      log.warn({node: request.nodeId, opcode: request.opcode}, 'a request waited in vain for its layer')
+      this.#waiting.delete(request.unique)
+      this.#replier.replyError(request, EIO)
+      this.#log.warn({node: request.nodeId, opcode: request.opcode}, 'a request waited in vain for its layer')
     }
-    waiting.set(request.unique, {request, timer: setTimeout(giveUp, RESTORE_MS)})
+    clearTimeout(this.#waiting.get(request.unique)?.timer)
+    this.#waiting.set(request.unique, {request, timer: setTimeout(giveUp, RESTORE_MS)})
   }
 
-  const retryWaiting = (): void => {
-    const retried = [...waiting.values()]
-    waiting.clear()
+  #retryWaiting(): void {
+    const retried = [...this.#waiting.values()]
+    this.#waiting.clear()
     for (const {request, timer} of retried) {
       clearTimeout(timer)
-      answer(request)
+      this.#answer(request)
     }
   }
+}
 
-  const answer = (request: FuseRequest): void => {
-    try {
-      handler.handle(request)
-    } catch (error) {
-      replier.replyError(request, EIO)
-      log.warn({opcode: request.opcode, error: describeError(error)}, 'cannot answer a FUSE request')
-    }
-  }
-
-  const endFetches = async (chosen: readonly Fetch[], end: (fetch: Fetch) => void): Promise<void> => {
-    for (const fetch of chosen) end(fetch)
-    await Promise.all(chosen.map(fetch => fetch.ended))
-  }
-
-  return {
-    put: (entry, device) => {
-      devices.set(device.name, device)
-      handler.put(entry)
-      retryWaiting()
-    },
-    delete: async name => {
-      devices.delete(name)
-      handler.delete(name)
-      const chosen = [...fetches.values()].filter(fetch => fetch.device === name)
-      await endFetches(chosen, fetch => fetch.fail(EIO, 'the layer was removed'))
-    },
-    handle: bytes => {
-      const request = parseRequest(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength))
-      if (!request) return
-      if (request.opcode === OPCODE.interrupt) interrupt(fetches.get(parseInterrupt(request)))
-      else answer(request)
-    },
-    stopWaiting: () => {
-      waitForEntries = false
-      retryWaiting()
-    },
-    close: async how => {
-      for (const {request, timer} of waiting.values()) {
-        clearTimeout(timer)
-        if (how !== 'abandon') replier.replyError(request, EIO)
-      }
-      waiting.clear()
-      await endFetches([...fetches.values()], fetch => {
-        if (how === 'fail') fetch.fail(EIO, 'the server ends')
-        else if (how === 'abandon') fetch.abandon()
-      })
-    },
-  }
+async function endFetches(chosen: readonly Fetch[], end: (fetch: Fetch) => void): Promise<void> {
+  for (const fetch of chosen) end(fetch)
+  await Promise.all(chosen.map(fetch => fetch.ended))
 }
 
 /**
  * The waiter of a READ got a signal. Only one that kills may end the READ: to EROFS or a program above, a READ that fails
  * with EINTR is an I/O error, and signals like SIGCHLD and SIGALRM are everyday events.
  */
-function interrupt(fetch: Fetch | undefined): void {
-  if (fetch && isDying(fetch.request.pid)) fetch.fail(EINTR, 'the reader was killed')
+function interruptFetch(fetch: Fetch): void {
+  if (isDying(fetch.request.pid)) fetch.fail(EINTR, 'the reader was killed')
 }
 
 /** Whether SIGKILL is pending for a thread (proc_pid_status(5)). */

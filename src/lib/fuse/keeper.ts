@@ -47,7 +47,7 @@ export async function openKeeper({directory}: KeeperOptions): Promise<Keeper> {
     hold: async (name, fd, note) => {
       const message = Buffer.from(`H${name}\0${note}`)
       for (let starts = 0; ; starts++) {
-        const reply = ask(socket, message, fd)
+        const reply = await ask(socket, message, fd)
         if (reply) return expectDone(reply.bytes, `hold "${name}"`)
         if (starts === MAX_STARTS) throw new CodedError('internal', `Cannot reach the keeper in ${directory}`)
         // Another may be on its way in or out: its lock is there, and its socket not yet, or no longer.
@@ -55,14 +55,14 @@ export async function openKeeper({directory}: KeeperOptions): Promise<Keeper> {
       }
     },
     take: async name => {
-      const reply = ask(socket, Buffer.from(`T${name}`))
+      const reply = await ask(socket, Buffer.from(`T${name}`))
       if (!reply || reply.bytes[0] === NOTHING) return undefined
       expectDone(reply.bytes, `take "${name}"`)
       if (reply.fd === undefined) throw new CodedError('internal', 'The keeper gave no descriptor')
       return {fd: reply.fd, note: reply.bytes.toString('utf8', 1)}
     },
     drop: async name => {
-      const reply = ask(socket, Buffer.from(`D${name}`))
+      const reply = await ask(socket, Buffer.from(`D${name}`))
       if (reply && reply.bytes[0] !== NOTHING) expectDone(reply.bytes, `drop "${name}"`)
     },
   }
@@ -72,9 +72,13 @@ const DONE = 'O'.charCodeAt(0)
 const NOTHING = 'N'.charCodeAt(0)
 
 /** The keeper's reply; undefined when none runs. One that runs and does not answer is an error. */
-function ask(socket: string, message: Uint8Array, fd?: number): ReturnType<typeof exchange> | undefined {
+async function ask(
+  socket: string,
+  message: Uint8Array,
+  fd?: number,
+): Promise<Awaited<ReturnType<typeof exchange>> | undefined> {
   try {
-    return exchange(socket, message, fd)
+    return await exchange(socket, message, fd)
   } catch (error) {
     // A socket that a killed keeper left refuses connections.
     if (hasCode(error, 'not-found', 'unavailable')) return undefined

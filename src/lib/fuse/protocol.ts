@@ -1,4 +1,4 @@
-// The messages of the FUSE protocol that a read-only file system needs, as bytes (include/uapi/linux/fuse.h, protocol
+// The messages of the FUSE protocol that file systems need of which nothing is written, as bytes (include/uapi/linux/fuse.h, protocol
 // 7.41; little-endian, because so is every machine that Node's addons of this package are built for). Pure: buffers in,
 // buffers out.
 
@@ -7,9 +7,18 @@ export const OPCODE = {
   lookup: 1,
   forget: 2,
   getattr: 3,
+  setattr: 4,
   readlink: 5,
+  symlink: 6,
+  mknod: 8,
+  mkdir: 9,
+  unlink: 10,
+  rmdir: 11,
+  rename: 12,
+  link: 13,
   open: 14,
   read: 15,
+  write: 16,
   statfs: 17,
   release: 18,
   getxattr: 22,
@@ -20,10 +29,12 @@ export const OPCODE = {
   readdir: 28,
   releasedir: 29,
   access: 34,
+  create: 35,
   interrupt: 36,
   destroy: 38,
   batchForget: 42,
   readdirplus: 44,
+  rename2: 45,
   statx: 52,
 } as const
 
@@ -43,9 +54,14 @@ export const ATTR_REPLY_SIZE = 104
 export const OPEN_REPLY_SIZE = 16
 export const STATFS_SIZE = 80
 
-/** The largest READ: `max_pages` pages, which INIT agrees on. */
+/** The largest READ that may come, on a mount of an earlier version. */
 export const MAX_READ = 1 << 20
-const MAX_PAGES = MAX_READ / 4096
+/**
+ * The largest READ that a new mount has: `max_pages` pages, which INIT agrees on. EROFS reads no more of a file at once, and what
+ * the kernel reads beyond it, into files that perhaps nobody wants, keeps no reader waiting in a READ of its own.
+ */
+export const READ_SIZE = 128 << 10
+const MAX_PAGES = READ_SIZE / 4096
 /** Nothing is ever written, and a request is at most this and a header long. */
 const MAX_WRITE = 4096
 /** What the kernel demands of the buffer that requests are read into. */
@@ -86,6 +102,11 @@ function readNumber(bytes: Buffer, at: number): number {
 /** The name that a LOOKUP asks for, as bytes without the NUL. */
 export function parseName(request: FuseRequest): Buffer {
   return nameAt(request, IN_HEADER_SIZE)
+}
+
+/** CREATE: the name of the file to make. */
+export function parseCreateName(request: FuseRequest): Buffer {
+  return nameAt(request, IN_HEADER_SIZE + 16)
 }
 
 /** READ and READDIR(PLUS): a range; `offset` of a directory is what its last entry gave as `next`. */

@@ -4,8 +4,11 @@
 import type {ReadLogMemory} from '../io/read-log.ts'
 import type {FuseRequest} from './protocol.ts'
 
-/** Which handler a session's threads run. `bare-tree` serves trees without any extended attribute. */
-export type HandlerKind = 'data' | 'tree' | 'bare-tree'
+/**
+ * Which handler a session's threads run. `bare-tree` serves trees without any extended attribute; `deferring` leaves
+ * everything to the main thread.
+ */
+export type HandlerKind = 'data' | 'tree' | 'bare-tree' | 'deferring'
 
 /** A lazy device as every thread sees it: plain numbers and shared memory, so that it can be sent to workers. */
 export interface SharedDevice {
@@ -53,4 +56,6 @@ export interface RequestHandler<Entry extends TableEntry = TableEntry> {
   delete(name: string): void
   /** Answers by exactly one call of the host, except what has no reply. What it throws is answered with EIO. */
   handle(request: FuseRequest): void
+  /** Of a request that has not been answered yet: whoever waits for it is being killed. */
+  abandon?(unique: bigint): void
 }

@@ -1,25 +1,14 @@
 // A session's worker threads, seen from the main thread: started, told about entries, interrupted and ended.
 
 import {existsSync} from 'node:fs'
-import {dirname, join} from 'node:path'
+import {join} from 'node:path'
 import {setTimeout as delay} from 'node:timers/promises'
 import {Worker} from 'node:worker_threads'
 import {CodedError, describeError} from '../errors/coded-error.ts'
+import {findAbove} from '../io/find-above.ts'
 import {interruptThread} from '../native/system-calls.ts'
 import type {HandlerKind, TableEntry} from './request-handler.ts'
 import {type FromWorker, STATE, STATE_SIZE, type ToWorker, type WorkerData} from './worker-messages.ts'
-
-export interface WorkerPool {
-  put(entry: TableEntry): void
-  /** Resolves when no worker uses the entry any more. */
-  delete(name: string): Promise<void>
-  /** From now on, what is not in the table does not exist. */
-  settle(): void
-  /** Ends the workers; each answers what it is at, and requests that come later wait in the kernel. */
-  stop(): Promise<void>
-  /** The same without the event loop: for a process that is about to exit, which would wait for threads that block. */
-  stopNow(): void
-}
 
 export interface PoolOptions {
   /** The descriptor of /dev/fuse. */
@@ -54,26 +43,82 @@ interface Member {
 
 /** Starts the workers; resolves when all of them read requests. */
 export async function startWorkers(options: PoolOptions): Promise<WorkerPool> {
-  const entries = new Map<string, TableEntry>()
-  const members = new Set<Member>()
-  let stopping = false
-  let settled = options.settled
-  let replacements = 0
-  let deletions = 0
+  const pool = new WorkerPool(options)
+  await pool.start()
+  return pool
+}
 
-  const post = (member: Member, message: ToWorker): void => {
-    member.worker.postMessage(message)
-    Atomics.add(member.state, STATE.posted, 1)
+export class WorkerPool {
+  readonly #options: PoolOptions
+  readonly #entries = new Map<string, TableEntry>()
+  readonly #members = new Set<Member>()
+  #stopping = false
+  /** Once all have been ready; before, one that cannot start fails the start of all. */
+  #started = false
+  #settled: boolean
+  #replacements = 0
+  #deletions = 0
+
+  constructor(options: PoolOptions) {
+    this.#options = options
+    this.#settled = options.settled
   }
 
-  const start = async (): Promise<void> => {
+  /** To be called once, before anything else. */
+  async start(): Promise<void> {
+    const starting = Array.from({length: this.#options.workers}, () => this.#startOne())
+    const results = await Promise.allSettled(starting)
+    this.#started = true
+    const failed = results.find(result => result.status === 'rejected')
+    if (!failed) return
+    await this.stop()
+    throw failed.reason
+  }
+
+  put(entry: TableEntry): void {
+    this.#entries.set(entry.device.name, entry)
+    for (const member of this.#members) post(member, {put: entry})
+  }
+
+  /** Resolves when no worker uses the entry any more. */
+  async delete(name: string): Promise<void> {
+    if (!this.#entries.delete(name)) return
+    const message = {delete: name, serial: ++this.#deletions}
+    await Promise.all([...this.#members].map(member => letGo(member, message)))
+  }
+
+  /** From now on, what is not in the table does not exist. */
+  settle(): void {
+    this.#settled = true
+    for (const {state} of this.#members) Atomics.store(state, STATE.settled, 1)
+  }
+
+  /** Ends the workers; each answers what it is at, and requests that come later wait in the kernel. */
+  async stop(): Promise<void> {
+    this.#askToStop()
+    while (interruptAll(this.#members)) await delay(INTERRUPT_INTERVAL_MS)
+    await Promise.all([...this.#members].map(member => member.exited))
+  }
+
+  /** The same without the event loop: for a process that is about to exit, which would wait for threads that block. */
+  stopNow(): void {
+    this.#askToStop()
+    const never = new Int32Array(new SharedArrayBuffer(4))
+    for (let times = 0; times < MAX_LAST_INTERRUPTS && interruptAll(this.#members); times++) {
+      Atomics.wait(never, 0, 0, INTERRUPT_INTERVAL_MS)
+    }
+  }
+
+  async #startOne(): Promise<void> {
+    const options = this.#options
+    const {session, kind} = options
     const control = new SharedArrayBuffer(STATE_SIZE)
-    const workerData: WorkerData = {session: options.session, kind: options.kind, control}
-    const worker = new Worker(findWorkerFile(), {workerData, execArgv: [], name: `fuse-${options.kind}`})
+    const workerData: WorkerData = {session, kind, control}
+    const worker = new Worker(findWorkerFile(), {workerData, execArgv: [], name: `fuse-${kind}`})
     const {promise: exited, resolve: onExit} = Promise.withResolvers<void>()
     const ready = Promise.withResolvers<void>()
     const member = {worker, state: new Int32Array(control), exited, unacknowledged: new Map()}
-    if (settled) Atomics.store(member.state, STATE.settled, 1)
+    if (this.#settled) Atomics.store(member.state, STATE.settled, 1)
     let serving = false
     let failure: unknown
     worker.on('message', (message: FromWorker) => {
@@ -87,74 +132,44 @@ export async function startWorkers(options: PoolOptions): Promise<WorkerPool> {
       failure = error
     })
     worker.on('exit', () => {
-      members.delete(member)
+      this.#members.delete(member)
       for (const acknowledge of member.unacknowledged.values()) acknowledge()
       onExit()
-      const cause = failure ?? new CodedError('internal', 'it ended before it was ready')
+      // One that serves ends by itself when the file system is gone.
+      const cause =
+        failure ?? (serving ? undefined : new CodedError('internal', 'it ended before it was ready'))
       ready.reject(new CodedError('internal', 'Cannot start a worker thread for FUSE', {cause}))
-      if (stopping || !serving) return
-      if (failure !== undefined && replacements++ < MAX_REPLACEMENTS) replace(failure)
-      else if (members.size === 0) options.onGone()
+      if (this.#stopping || (!serving && !this.#started)) return
+      if (cause !== undefined && this.#replacements++ < MAX_REPLACEMENTS) this.#replace(cause)
+      else if (this.#members.size === 0) options.onGone()
     })
-    members.add(member)
-    for (const entry of entries.values()) post(member, {put: entry})
+    this.#members.add(member)
+    for (const entry of this.#entries.values()) post(member, {put: entry})
     await ready.promise
   }
 
-  const replace = (failure: unknown): void => {
-    options.onProblem(`a worker thread died: ${describeError(failure)}`)
-    start().then(options.onReplaced, error => options.onProblem(describeError(error)))
+  #replace(failure: unknown): void {
+    this.#options.onProblem(`a worker thread died: ${describeError(failure)}`)
+    // One that does not come to serve has told by its end.
+    this.#startOne().then(
+      () => this.#options.onReplaced(),
+      () => {},
+    )
   }
 
-  const askToStop = (): void => {
-    stopping = true
-    for (const {state} of members) Atomics.store(state, STATE.stop, 1)
-  }
-
-  const stop = async (): Promise<void> => {
-    askToStop()
-    while (interruptAll(members)) await delay(INTERRUPT_INTERVAL_MS)
-    await Promise.all([...members].map(member => member.exited))
-  }
-
-  const started = await Promise.allSettled(Array.from({length: options.workers}, start))
-  const failed = started.find(result => result.status === 'rejected')
-  if (failed) {
-    await stop()
-    throw failed.reason
-  }
-
-  return {
-    put: entry => {
-      entries.set(entry.device.name, entry)
-      for (const member of members) post(member, {put: entry})
-    },
-    delete: async name => {
-      if (!entries.delete(name)) return
-      const message = {delete: name, serial: ++deletions}
-      await Promise.all([...members].map(member => letGo(member, message, post)))
-    },
-    settle: () => {
-      settled = true
-      for (const {state} of members) Atomics.store(state, STATE.settled, 1)
-    },
-    stop,
-    stopNow: () => {
-      askToStop()
-      const never = new Int32Array(new SharedArrayBuffer(4))
-      for (let times = 0; times < MAX_LAST_INTERRUPTS && interruptAll(members); times++) {
-        Atomics.wait(never, 0, 0, INTERRUPT_INTERVAL_MS)
-      }
-    },
+  #askToStop(): void {
+    this.#stopping = true
+    for (const {state} of this.#members) Atomics.store(state, STATE.stop, 1)
   }
 }
 
+function post(member: Member, message: ToWorker): void {
+  member.worker.postMessage(message)
+  Atomics.add(member.state, STATE.posted, 1)
+}
+
 /** Makes a worker forget an entry, also one that is blocked because no request comes. */
-async function letGo(
-  member: Member,
-  message: ToWorker & {readonly serial: number},
-  post: (member: Member, message: ToWorker) => void,
-): Promise<void> {
+async function letGo(member: Member, message: ToWorker & {readonly serial: number}): Promise<void> {
   let done = false
   const acknowledged = new Promise<void>(resolve => {
     member.unacknowledged.set(message.serial, () => {
@@ -192,17 +207,13 @@ function interrupt({state}: Member): void {
   }
 }
 
-/** The worker's program: beside this file in the sources and in the library, above this chunk in a bundle. */
+/** The worker's program: in the folder beside in the sources and in the library, above this chunk in a bundle. */
 function findWorkerFile(): string {
-  for (const name of ['worker.ts', 'worker.js']) {
-    const path = join(import.meta.dirname, name)
+  for (const name of ['fuse-worker.ts', 'fuse-worker.js']) {
+    const path = join(import.meta.dirname, '../fuse-worker', name)
     if (existsSync(path)) return path
   }
-  for (let directory = import.meta.dirname; ; directory = dirname(directory)) {
-    const path = join(directory, 'fuse-worker.js')
-    if (existsSync(path)) return path
-    if (dirname(directory) === directory) {
-      throw new CodedError('internal', 'Cannot serve a FUSE file system: the worker program is missing')
-    }
-  }
+  const path = findAbove(import.meta.dirname, 'fuse-worker.js')
+  if (path !== undefined) return path
+  throw new CodedError('internal', 'Cannot serve a FUSE file system: the worker program is missing')
 }

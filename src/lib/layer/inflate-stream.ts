@@ -1,13 +1,11 @@
 // What a stream of a layer decompresses to.
 
+import {claimedSize} from '../compression/claimed-size.ts'
 import type {BulkCodec, MemberKind} from '../compression/codec.ts'
 import {inflatePrefix} from '../io/inflate.ts'
-import {frameContentSize} from '../io/zstd-frames.ts'
 
 /** Behind a chunk there are the headers of what comes next; a stream with more behind it is decompressed only so far. */
 const MAX_EXCESS = 1 << 20
-/** RFC 1952: header and trailer of the smallest member. */
-const MIN_GZIP_SIZE = 18
 
 /**
  * At least the first `wanted` bytes of what `bytes` decompress to, or all when they are fewer. `bytes` start with the
@@ -28,11 +26,4 @@ export async function inflateStream(
     }
   }
   return inflatePrefix(kind, bytes, wanted)
-}
-
-/** The size that a single member says it decompresses to; whether it is one, or true, is for others to say. */
-function claimedSize(kind: MemberKind, bytes: Uint8Array): number | undefined {
-  if (kind === 'zstd') return frameContentSize(bytes)
-  if (bytes.length < MIN_GZIP_SIZE) return undefined
-  return new DataView(bytes.buffer, bytes.byteOffset + bytes.length - 4).getUint32(0, true)
 }

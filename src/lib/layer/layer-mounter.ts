@@ -3,128 +3,227 @@
 import pLimit from 'p-limit'
 import type {Decompressor} from '../compression/layer-format.ts'
 import {CodedError, describeError} from '../errors/coded-error.ts'
-import type {LazyLayerMounter, LazyLayerStatus} from '../snapshot/lazy-layer-status.ts'
-import {type Labels, type LayerRequest, parseLabels} from './labels.ts'
-import {createLayerOpener} from './layer-opener.ts'
+import {ImageShares} from './image-shares.ts'
+import {LayerOpener} from './layer-opener.ts'
+import {type Labels, type LayerRequest, parseLabels} from './layer-request.ts'
+import {LayersAhead} from './layers-ahead.ts'
+import type {LazyLayerMounter, LazyLayerStatus} from './lazy-layer-status.ts'
+import {type Mounted, Refusals, statusOf} from './mount-status.ts'
 import type {LayerParser} from './parse-layer.ts'
 import type {LayerOrigin, MountBackend, MountKind} from './ports.ts'
-import {createResolver} from './resolver.ts'
-import {createSharedLayers, type SharedLayer, type SharedLayersOptions} from './shared-layers.ts'
+import {Resolver} from './resolver.ts'
+import type {SharedLayer} from './shared-layer.ts'
+import {type LayerUse, SharedLayers, type SharedLayersOptions} from './shared-layers.ts'
+import {StartsAhead} from './starts-ahead.ts'
 
-export interface LayerMounterOptions extends Omit<SharedLayersOptions, 'opener' | 'onComplete'> {
+export interface LayerMounterOptions extends Omit<SharedLayersOptions, 'opener' | 'onComplete' | 'origin'> {
   readonly origin: LayerOrigin
   readonly backend: MountBackend
   readonly decompressors: readonly Decompressor[]
   readonly parse: LayerParser
-}
-
-export interface RestorableMounter extends LazyLayerMounter {
-  /** After a restart, once every layer is mounted again: goes on with what was asked meanwhile. */
-  resume(): void
+  /** Throws why nobody could use what is mounted, where that is so. */
+  readonly requireUse?: (() => void) | undefined
+  /** Runs when nothing that the mounter was given is used any more. */
+  readonly onClosed: () => Promise<void>
 }
 
 /** How long a layer's metadata may take, and how long what is opened ahead is kept for whoever asks. */
 const RESOLVE_TIMEOUT_MS = 30_000
 const AHEAD_MS = 120_000
-/** Layers that could not be mounted lazily, remembered for `status`. */
-const MAX_REFUSALS = 1000
 
-/** A layer at its mountpoint. */
-interface Mounted {
-  readonly layer: SharedLayer
-  kind: MountKind
-}
-
-export function createLayerMounter(options: LayerMounterOptions): RestorableMounter {
-  const {cache, origin, backend, decompressors, log, observer} = options
-  const closing = new AbortController()
-  const resolver = createResolver({
-    origin,
-    decompressors,
-    keepMs: AHEAD_MS,
-    timeoutMs: RESOLVE_TIMEOUT_MS,
-    signal: closing.signal,
-  })
-  const layers = createSharedLayers({
-    ...options,
-    opener: createLayerOpener({...options, resolver, wantsImages: backend.wantsImages}),
-    onComplete: layer => void settle(layer),
-  })
-  const mounts = new Map<string, Mounted>()
-  const refusals = new Map<string, LazyLayerStatus>()
-  /** Blobs that are open ahead. */
-  const ahead = new Set<string>()
+export class LayerMounter implements LazyLayerMounter {
+  readonly #options: LayerMounterOptions
+  readonly #closing = new AbortController()
+  readonly #layers: SharedLayers
+  readonly #ahead: LayersAhead
+  readonly #starts: StartsAhead
+  readonly #mounts = new Map<string, Mounted>()
+  readonly #shares = new ImageShares(mountpoint => this.#mounts.get(mountpoint)?.use)
+  readonly #refusals = new Refusals()
   /** What changes a mount that is there. */
-  const oneAtATime = pLimit(1)
+  readonly #oneAtATime = pLimit(1)
 
-  async function mount(mountpoint: string, labels: Labels, signal: AbortSignal): Promise<void> {
+  constructor(options: LayerMounterOptions) {
+    const {backend} = options
+    const {signal} = this.#closing
+    const resolver = new Resolver({...options, keepMs: AHEAD_MS, timeoutMs: RESOLVE_TIMEOUT_MS, signal})
+    this.#options = options
+    this.#layers = new SharedLayers({
+      ...options,
+      opener: new LayerOpener({...options, resolver, wantsImages: backend.wantsImages}),
+      onComplete: layer => void this.#settle(layer),
+    })
+    this.#ahead = new LayersAhead({
+      ...options,
+      resolver,
+      layers: this.#layers,
+      release: use => this.#release(use),
+      keepMs: AHEAD_MS,
+      signal,
+    })
+    this.#starts = new StartsAhead({
+      ...options,
+      layers: this.#layers,
+      release: use => this.#release(use),
+      isWanted: backend.wantsImages && options.prefetchSize !== undefined,
+    })
+    backend.onLost(reason => void this.#mountAllAgain(reason))
+  }
+
+  announce(labels: Labels): void {
+    const request = parseLabels(labels)
+    const layers = [request.digest, ...above(request)].reverse()
+    this.#options.observer.event('announced', {reference: request.reference, layers})
+    this.#ahead.open(request)
+    this.#ahead.anticipate(request)
+  }
+
+  async mount(mountpoint: string, labels: Labels, signal: AbortSignal): Promise<void> {
+    const {observer} = this.#options
     const started = performance.now()
     const request = parseLabels(labels)
+    observer.event('asked', {layer: request.digest, reference: request.reference, above: above(request)})
     try {
-      anticipate(request)
-      await options.queue.demand(() => mountLayer(mountpoint, request, signal))
+      this.#options.requireUse?.()
+      this.#options.queue.pace.mounted()
+      this.#ahead.anticipate(request)
+      await this.#mount(mountpoint, request, signal)
     } catch (error) {
-      refuse(mountpoint, request, error)
+      this.#refusals.add(mountpoint, request, error)
       throw error
+    } finally {
+      this.#ahead.taken(request)
+      this.#options.queue.pace.mounted()
     }
-    refusals.delete(request.digest)
+    this.#refusals.delete(request)
     observer.event('mounted', {layer: request.digest, durationMs: performance.now() - started})
   }
 
-  async function mountLayer(mountpoint: string, request: LayerRequest, signal: AbortSignal): Promise<void> {
-    const layer = await layers.acquire(request, {signal})
+  async check(mountpoint: string): Promise<void> {
+    this.#options.requireUse?.()
+    if (this.#mounts.has(mountpoint)) return await this.#options.backend.check(mountpoint)
+    const what = `Cannot use the layer at ${JSON.stringify(mountpoint)}`
+    throw new CodedError('unavailable', `${what}: it is not mounted`)
+  }
+
+  share(mountpoint: string, labels: Labels, below: readonly string[]): void {
+    this.#shares.add(mountpoint, labels, below)
+  }
+
+  expectStart(below: readonly string[], labels: Labels): void {
+    const mounted = below.flatMap(mountpoint => this.#mounts.get(mountpoint)?.use.layer ?? [])
+    this.#starts.expect(labels, mounted)
+  }
+
+  expectReads(mountpoints: readonly string[]): void {
+    const [topmost, ...rest] = mountpoints.flatMap(
+      mountpoint => this.#mounts.get(mountpoint)?.use.request ?? [],
+    )
+    if (!topmost) return
+    const layers = [topmost, ...rest].map(({digest}) => digest)
+    this.#options.observer.event('used', {reference: topmost.reference, layers})
+  }
+
+  /** The images whose layers are mounted, as their users named them. */
+  references(): ReadonlySet<string> {
+    const mounted = [...this.#mounts.values()].map(({use}) => use.request.reference)
+    return new Set([...mounted, ...this.#shares.references()])
+  }
+
+  async unmount(mountpoint: string): Promise<void> {
+    this.#shares.remove(mountpoint)
+    const mounted = await this.#oneAtATime(async () => {
+      await this.#options.backend.unmount(mountpoint)
+      const there = this.#mounts.get(mountpoint)
+      this.#mounts.delete(mountpoint)
+      return there
+    })
+    if (mounted) await this.#release(mounted.use)
+  }
+
+  status(): readonly LazyLayerStatus[] {
+    const mounted = [...this.#mounts].map(([mountpoint, there]) => statusOf(mountpoint, there))
+    return [...mounted, ...this.#refusals.list()]
+  }
+
+  /** After a restart, once every layer is mounted again: goes on with what was asked meanwhile. */
+  resume(): void {
+    this.#options.backend.resume()
+  }
+
+  async close(how: 'leave' | 'unmount'): Promise<void> {
+    const ending = new CodedError('cancelled', 'The daemon is ending')
+    this.#closing.abort(ending)
     try {
-      mounts.set(mountpoint, {layer, kind: await backend.mount(layer, mountpoint, {signal})})
+      await this.#starts.close(ending)
+      await this.#layers.close(() => this.#options.backend.close(how))
+    } finally {
+      await this.#options.onClosed()
+    }
+  }
+
+  async #mount(mountpoint: string, request: LayerRequest, signal: AbortSignal): Promise<void> {
+    const use = await this.#layers.acquire(request, {signal})
+    const before = this.#mounts.get(mountpoint)
+    try {
+      // A mount that is there has been lost; else nobody else is at this mountpoint.
+      const kind = before
+        ? await this.#oneAtATime(() => this.#mountAgain(mountpoint, {...before, use}, signal))
+        : await this.#attach(use.layer, mountpoint, signal)
+      this.#mounts.set(mountpoint, {...before, use, kind})
+      this.#shares.mounted(mountpoint)
     } catch (error) {
-      await release(layer)
+      await this.#release(use)
       throw error
     }
-    if (layer.isComplete()) void settle(layer)
+    if (before) await this.#release(before.use)
+    if (use.layer.isComplete()) void this.#settle(use.layer)
   }
 
-  /**
-   * Starts on the other layers of the image. Those whose TOC's digest is known are opened, so that their prefetch starts
-   * and the mount finds all ready; of the others, what opening them needs is fetched.
-   */
-  function anticipate(request: LayerRequest): void {
-    for (const {digest, tocDigest, size} of request.neighbours) {
-      if (digest === request.digest || ahead.has(digest)) continue
-      const neighbour = {...request, digest, tocDigest, size, neighbours: []}
-      if (tocDigest) void openAhead(neighbour)
-      else if (!cache.hasBlob(digest)) resolver.anticipate(neighbour)
+  async #attach(layer: SharedLayer, mountpoint: string, signal: AbortSignal): Promise<MountKind> {
+    const {backend, observer} = this.#options
+    const started = performance.now()
+    const kind = await backend.mount(layer, mountpoint, {signal})
+    observer.event('attached', {layer: layer.request.digest, durationMs: performance.now() - started})
+    return kind
+  }
+
+  /** What is mounted has died under the containers that use it; the next ones get it anew. */
+  async #mountAllAgain(reason: string): Promise<void> {
+    const {signal} = this.#closing
+    for (const [mountpoint, mounted] of [...this.#mounts]) {
+      if (mounted.kind === 'plain') continue
+      mounted.problem = `${reason}: containers that were running then get I/O errors, and must be started again`
+      try {
+        await this.#oneAtATime(async () => {
+          if (this.#mounts.get(mountpoint) !== mounted || signal.aborted) return
+          mounted.kind = await this.#mountAgain(mountpoint, mounted, signal)
+        })
+      } catch (error) {
+        this.#options.log.warn({mountpoint, error: describeError(error)}, 'cannot mount a layer again')
+      }
     }
   }
 
-  async function openAhead(request: LayerRequest): Promise<void> {
-    ahead.add(request.digest)
+  /** Whoever was faster may have given the mount to a container: one that is sound must stay. */
+  async #mountAgain(mountpoint: string, {use, kind}: Mounted, signal: AbortSignal): Promise<MountKind> {
     try {
-      const signal = AbortSignal.any([closing.signal, AbortSignal.timeout(RESOLVE_TIMEOUT_MS)])
-      const layer = await layers.acquire(request, {signal})
-      const isOver = setTimeout(() => void release(layer), AHEAD_MS)
-      isOver.unref()
+      await this.#options.backend.check(mountpoint)
+      return kind
     } catch {
-      // Whoever asks for the layer hears of it.
-    } finally {
-      setTimeout(() => ahead.delete(request.digest), AHEAD_MS).unref()
+      return await this.#attach(use.layer, mountpoint, signal)
     }
-  }
-
-  function refuse(mountpoint: string, {reference, digest}: LayerRequest, error: unknown): void {
-    const reason = describeError(error)
-    refusals.delete(digest)
-    refusals.set(digest, {...NOTHING, mountpoint, reference, digest, lazy: false, reason})
-    const [oldest] = refusals.keys()
-    if (refusals.size > MAX_REFUSALS && oldest !== undefined) refusals.delete(oldest)
   }
 
   /** From now on a complete layer needs no process: not after a crash of the machine, and not for new containers. */
-  async function settle(layer: SharedLayer): Promise<void> {
+  async #settle(layer: SharedLayer): Promise<void> {
+    const {backend, log} = this.#options
     try {
       await layer.sync()
-      for (const [mountpoint, mounted] of [...mounts]) {
-        if (mounted.layer !== layer) continue
-        await oneAtATime(async () => {
-          const isCurrent = mounts.get(mountpoint) === mounted && !closing.signal.aborted
+      for (const [mountpoint, mounted] of [...this.#mounts]) {
+        if (mounted.use.layer !== layer) continue
+        await this.#oneAtATime(async () => {
+          const isCurrent = this.#mounts.get(mountpoint) === mounted && !this.#closing.signal.aborted
           if (isCurrent && mounted.kind !== 'plain') mounted.kind = await backend.settle(layer, mountpoint)
         })
       }
@@ -135,64 +234,13 @@ export function createLayerMounter(options: LayerMounterOptions): RestorableMoun
   }
 
   /** Never fails: what goes wrong with it is in the log. */
-  function release(layer: SharedLayer): Promise<void> {
-    return layers.release(layer, name => backend.release(name))
-  }
-
-  async function unmount(mountpoint: string): Promise<void> {
-    const mounted = await oneAtATime(async () => {
-      await backend.unmount(mountpoint)
-      const there = mounts.get(mountpoint)
-      mounts.delete(mountpoint)
-      return there
-    })
-    if (mounted) await release(mounted.layer)
-  }
-
-  return {
-    mount,
-    unmount,
-    check: async mountpoint => {
-      if (mounts.has(mountpoint)) return
-      throw new CodedError(
-        'unavailable',
-        `Cannot use the layer at ${JSON.stringify(mountpoint)}: it is not mounted`,
-      )
-    },
-    status: () => [
-      ...[...mounts].map(([mountpoint, mounted]) => statusOf(mountpoint, mounted)),
-      ...refusals.values(),
-    ],
-    resume: () => backend.resume(),
-    close: async how => {
-      closing.abort()
-      await layers.close(() => backend.close(how))
-    },
+  #release(use: LayerUse): Promise<void> {
+    return this.#layers.release(use, name => this.#options.backend.release(name))
   }
 }
 
-const NOTHING = {size: 0, fetched: 0, deviceSize: 0, present: 0, prefetchSize: 0, requests: 0, errors: 0}
-
-function statusOf(mountpoint: string, {layer, kind}: Mounted): LazyLayerStatus {
-  const {request, format, device, prefetchSize} = layer
-  const {keptBytes, totalBytes, presentBytes, requests, errors, lastError, hits} = device.counters()
-  return {
-    mountpoint,
-    reference: request.reference,
-    digest: request.digest,
-    ...(request.tocDigest ? {tocDigest: request.tocDigest} : {}),
-    lazy: true,
-    format,
-    backend: kind,
-    size: totalBytes,
-    fetched: keptBytes,
-    deviceSize: device.size,
-    present: presentBytes,
-    prefetchSize,
-    requests,
-    errors,
-    hits,
-    prefetchedUnread: device.prefetchedUnread(),
-    ...(lastError === undefined ? {} : {lastError}),
-  }
+/** The layers that will be asked for after this one, bottom first. */
+function above({digest, neighbours}: LayerRequest): readonly string[] {
+  const digests = neighbours.map(neighbour => neighbour.digest)
+  return digests.slice(digests.indexOf(digest) + 1)
 }

@@ -2,12 +2,13 @@
 
 import type {Decompressor} from '../compression/layer-format.ts'
 import {hasCode} from '../errors/coded-error.ts'
-import type {BlobSource, CallOptions} from '../oci/content-store.ts'
-import type {LayerObserver} from '../snapshot/layer-observer.ts'
+import type {CallOptions} from '../oci/content-store.ts'
+import type {Digest} from '../oci/digest.ts'
 import type {DirectoryNode} from '../vfs/file-tree.ts'
-import type {LayerRequest} from './labels.ts'
+import type {LayerObserver} from './layer-observer.ts'
+import type {LayerRequest} from './layer-request.ts'
 import {type LayerParser, type ParsedLayer, type ParseTask, parseTree} from './parse-layer.ts'
-import type {LayerCache, LayerOrigin, LayerRecord} from './ports.ts'
+import type {LayerCache, LayerRecord} from './ports.ts'
 import type {ResolvedLayer, Resolver} from './resolver.ts'
 
 /** What is to be opened. */
@@ -21,7 +22,9 @@ export interface LayerIdentity {
 
 /** A layer whose record is in the cache. */
 export interface OpenedLayer extends Omit<ParsedLayer, 'image'> {
-  readonly blob: BlobSource
+  /** The blob that its map was made from. */
+  readonly blobDigest: Digest
+  readonly blobSize: number
   /** The path of its EROFS image. */
   image(options?: CallOptions): Promise<string>
   tree(options?: CallOptions): Promise<DirectoryNode>
@@ -29,7 +32,6 @@ export interface OpenedLayer extends Omit<ParsedLayer, 'image'> {
 
 export interface LayerOpenerOptions {
   readonly cache: LayerCache
-  readonly origin: LayerOrigin
   readonly resolver: Resolver
   readonly parse: LayerParser
   readonly decompressors: readonly Decompressor[]
@@ -38,25 +40,46 @@ export interface LayerOpenerOptions {
   readonly observer: LayerObserver
 }
 
-export interface LayerOpener {
-  /** Throws `unsupported` for a layer that cannot be read lazily, `corrupt` for one that is not what was promised. */
-  open(layer: LayerIdentity, options: CallOptions): Promise<OpenedLayer>
-}
-
 /** The image beside a layer's data. A change of what it holds needs another name. */
 const IMAGE_NAME = 'tree.erofs'
 
-export function createLayerOpener(options: LayerOpenerOptions): LayerOpener {
-  const {cache, origin, observer, wantsImages} = options
+export class LayerOpener {
+  readonly #options: LayerOpenerOptions
+
+  constructor(options: LayerOpenerOptions) {
+    this.#options = options
+  }
+
+  /** Throws `unsupported` for a layer that cannot be read lazily, `corrupt` for one that is not what was promised. */
+  async open(layer: LayerIdentity, call: CallOptions): Promise<OpenedLayer> {
+    return (await this.#openCached(layer, call)) ?? (await this.#openRemote(layer, call))
+  }
+
+  /**
+   * Looks once whether a blob is the layer of this key: a manifest may give it the TOC's digest of another, which is here.
+   * Resolves to the blob's size; throws as `open`.
+   */
+  async vouch(layer: LayerIdentity, call: CallOptions): Promise<number> {
+    const {cache} = this.#options
+    const name = `blob-${layer.request.digest.slice(layer.request.digest.indexOf(':') + 1)}`
+    const known = await cache.fileContents(layer.key, name)
+    if (known) return Number(Buffer.from(known).toString())
+    const {blob, externalToc} = await this.#resolve(layer.request, call)
+    const record = {blobDigest: layer.request.digest, blobSize: blob.size, tail: blob.tail(), externalToc}
+    await this.#options.parse(taskOf(layer, record, false), call)
+    await cache.file(layer.key, name, async () => Buffer.from(String(blob.size)))
+    return blob.size
+  }
 
   /** Undefined when the cache does not have the layer, or not soundly. */
-  async function openCached(layer: LayerIdentity, call: CallOptions): Promise<OpenedLayer | undefined> {
+  async #openCached(layer: LayerIdentity, call: CallOptions): Promise<OpenedLayer | undefined> {
+    const {cache, wantsImages} = this.#options
     const record = await cache.find(layer.key)
     if (!record) return undefined
     const wantsImage = wantsImages && !(await cache.hasFile(layer.key, IMAGE_NAME))
     try {
-      const parsed = await options.parse(taskOf(layer, record, wantsImage), call)
-      return await keepImage(layer, parsed, origin.blob(layer.request, record.blobSize))
+      const parsed = await this.#options.parse(taskOf(layer, record, wantsImage), call)
+      return await this.#keepImage(layer, parsed, record)
     } catch (error) {
       if (!hasCode(error, 'corrupt', 'unsupported')) throw error
       await cache.remove(layer.key)
@@ -64,22 +87,25 @@ export function createLayerOpener(options: LayerOpenerOptions): LayerOpener {
     }
   }
 
-  async function openRemote(layer: LayerIdentity, call: CallOptions): Promise<OpenedLayer> {
+  async #openRemote(layer: LayerIdentity, call: CallOptions): Promise<OpenedLayer> {
+    const {cache, observer, wantsImages} = this.#options
     const {key, request} = layer
-    const {blob, externalToc} = await resolve(request, call)
+    const {blob, externalToc} = await this.#resolve(request, call)
     const resolved = performance.now()
     const record = {blobDigest: request.digest, blobSize: blob.size, tail: blob.tail(), externalToc}
-    const parsed = await options.parse(taskOf(layer, record, wantsImages), call)
+    const parsed = await this.#options.parse(taskOf(layer, record, wantsImages), call)
     observer.event('tocParsed', {layer: request.digest, durationMs: performance.now() - resolved})
-    await cache.add(key, record)
-    return keepImage(layer, parsed, blob.whole)
+    const {image} = parsed
+    await cache.add(key, record, new Map(image ? [[IMAGE_NAME, image]] : []))
+    return this.#keepImage(layer, {...parsed, image: undefined}, record)
   }
 
-  async function resolve(request: LayerRequest, call: CallOptions): Promise<ResolvedLayer> {
+  async #resolve(request: LayerRequest, call: CallOptions): Promise<ResolvedLayer> {
+    const {observer, resolver} = this.#options
     const started = performance.now()
     let bytes = 0
     try {
-      const resolved = await options.resolver.resolve(request, call)
+      const resolved = await resolver.resolve(request, call)
       bytes = resolved.blob.tail().length
       return resolved
     } finally {
@@ -90,39 +116,40 @@ export function createLayerOpener(options: LayerOpenerOptions): LayerOpener {
     }
   }
 
-  async function keepImage(
+  async #keepImage(
     layer: LayerIdentity,
     parsed: ParsedLayer,
-    blob: BlobSource,
+    {blobDigest, blobSize}: LayerRecord,
   ): Promise<OpenedLayer> {
+    const {cache} = this.#options
     const {image: made, ...rest} = parsed
     if (made) await cache.file(layer.key, IMAGE_NAME, async () => made)
     return {
       ...rest,
-      blob,
+      blobDigest,
+      blobSize,
       image: (call = {}) =>
-        cache.file(layer.key, IMAGE_NAME, async () => (await parseAgain(layer, call)).image!),
-      tree: (call = {}) => treeOf(layer, call),
+        cache.file(layer.key, IMAGE_NAME, async () => (await this.#parseAgain(layer, call)).image!),
+      tree: (call = {}) => this.#treeOf(layer, call),
     }
   }
 
-  async function parseAgain(layer: LayerIdentity, call: CallOptions): Promise<ParsedLayer> {
-    return options.parse(taskOf(layer, await recordOf(layer, call), true), call)
+  async #parseAgain(layer: LayerIdentity, call: CallOptions): Promise<ParsedLayer> {
+    return this.#options.parse(taskOf(layer, await this.#recordOf(layer, call), true), call)
   }
 
-  async function treeOf(layer: LayerIdentity, call: CallOptions): Promise<DirectoryNode> {
-    return parseTree(taskOf(layer, await recordOf(layer, call), false), options.decompressors, call)
+  async #treeOf(layer: LayerIdentity, call: CallOptions): Promise<DirectoryNode> {
+    const task = taskOf(layer, await this.#recordOf(layer, call), false)
+    return parseTree(task, this.#options.decompressors, call)
   }
 
   /** The record of a layer that is open, so that it should be in the cache. */
-  async function recordOf({key, request}: LayerIdentity, call: CallOptions): Promise<LayerRecord> {
-    const record = await cache.find(key)
+  async #recordOf({key, request}: LayerIdentity, call: CallOptions): Promise<LayerRecord> {
+    const record = await this.#options.cache.find(key)
     if (record) return record
-    const {blob, externalToc} = await options.resolver.resolve(request, call)
+    const {blob, externalToc} = await this.#options.resolver.resolve(request, call)
     return {blobDigest: request.digest, blobSize: blob.size, tail: blob.tail(), externalToc}
   }
-
-  return {open: async (layer, call) => (await openCached(layer, call)) ?? (await openRemote(layer, call))}
 }
 
 function taskOf({request, verify}: LayerIdentity, record: LayerRecord, wantsImage: boolean): ParseTask {

@@ -1,10 +1,12 @@
-// From a layer's end to all that mounting and reading it takes. Needs nothing from outside, and much processor time and
-// memory, so that it can be done by a thread of its own.
+// From a layer's end to all that mounting and reading it takes, in JavaScript: what `native-parser.ts` does in compiled code
+// must come to the same.
 
 import type {MemberKind} from '../compression/codec.ts'
 import type {Decompressor} from '../compression/layer-format.ts'
 import {encodeErofs} from '../erofs/encode-image.ts'
 import {CodedError} from '../errors/coded-error.ts'
+import type {LayerFile} from '../estargz/index-toc.ts'
+import {isDescribing} from '../estargz/landmark.ts'
 import {type OpenLayer, openLayer} from '../estargz/open-layer.ts'
 import type {BlobSource, CallOptions} from '../oci/content-store.ts'
 import type {Digest} from '../oci/digest.ts'
@@ -13,7 +15,7 @@ import {type ChunkMap, mapChunks} from './chunk-map.ts'
 import {withTail} from './tail-blob.ts'
 import {DEVICE_BLOCK_SIZE, layOutDevice, treeOfToc} from './toc-tree.ts'
 
-/** A layer to parse: plain data, so that it can be sent to another thread. */
+/** A layer to parse. */
 export interface ParseTask {
   /** For messages. */
   readonly where: string
@@ -28,7 +30,7 @@ export interface ParseTask {
   readonly wantsImage: boolean
 }
 
-/** What is known of a layer then; plain data, too. */
+/** What is known of a layer then. */
 export interface ParsedLayer {
   /** For people: `eStargz`, … */
   readonly format: string
@@ -47,7 +49,8 @@ export type LayerParser = (task: ParseTask, options: CallOptions) => Promise<Par
 export function createLayerParser(decompressors: readonly Decompressor[]): LayerParser {
   return async (task, options) => {
     const open = await openTail(task, decompressors, options)
-    const layout = layOutDevice(open.files.values())
+    const files = filesOfTree(open)
+    const layout = layOutDevice(files)
     const map = mapChunks(layout, task.where, task.tocDigest !== undefined)
     const imageOptions = {blockSize: DEVICE_BLOCK_SIZE, dataSize: layout.size} as const
     return {
@@ -55,7 +58,7 @@ export function createLayerParser(decompressors: readonly Decompressor[]): Layer
       memberKind: open.decompressor.memberKind,
       map,
       prefetchSize: open.landmark && open.prefetchSize,
-      image: task.wantsImage ? encodeErofs(treeOfToc(open.files.values(), layout), imageOptions) : undefined,
+      image: task.wantsImage ? encodeErofs(treeOfToc(files, layout), imageOptions) : undefined,
     }
   }
 }
@@ -72,14 +75,19 @@ export async function parseTree(
   decompressors: readonly Decompressor[],
   options: CallOptions,
 ): Promise<DirectoryNode> {
-  const {files} = await openTail(task, decompressors, options)
-  if (files.size > MAX_TREE_FILES) {
+  const files = filesOfTree(await openTail(task, decompressors, options))
+  if (files.length > MAX_TREE_FILES) {
     throw new CodedError(
       'unsupported',
-      `Cannot serve ${task.where} file by file: it has ${files.size} files, more than ${MAX_TREE_FILES}`,
+      `Cannot serve ${task.where} file by file: it has ${files.length} files, more than ${MAX_TREE_FILES}`,
     )
   }
-  return treeOfToc(files.values(), layOutDevice(files.values()))
+  return treeOfToc(files, layOutDevice(files))
+}
+
+/** In the order of the layer, which decides what names mean; what is replaced may live on under another name. */
+function filesOfTree({allFiles}: OpenLayer): LayerFile[] {
+  return allFiles.filter(({path}) => !isDescribing(path))
 }
 
 function openTail(
@@ -88,9 +96,13 @@ function openTail(
   {signal}: CallOptions,
 ): Promise<OpenLayer> {
   signal?.throwIfAborted()
-  const {where, tail, externalToc, tocDigest, blobSize} = task
-  const blob = withTail(nothingOf(blobSize, where), tail)
-  return openLayer(blob, {where, tocDigest, decompressors, externalToc, signal})
+  const {where, externalToc, tocDigest} = task
+  return openLayer(blobOfTask(task), {where, tocDigest, decompressors, externalToc, signal})
+}
+
+/** The blob, of which only the end can be read. */
+export function blobOfTask({where, tail, blobSize}: ParseTask): BlobSource {
+  return withTail(nothingOf(blobSize, where), tail)
 }
 
 /** What lies before the end is not needed here. */

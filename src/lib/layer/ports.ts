@@ -6,17 +6,20 @@ import type {ReadLogMemory} from '../io/read-log.ts'
 import type {BlobSource, CallOptions} from '../oci/content-store.ts'
 import type {Digest} from '../oci/digest.ts'
 import type {DirectoryNode} from '../vfs/file-tree.ts'
-import type {LayerRequest} from './labels.ts'
+import type {LayerRequest} from './layer-request.ts'
 
-/** One layer's data as far as they are on disk. Throws `internal` once they have been disposed. */
+/**
+ * One layer's data as far as they are on disk. Throws `internal` once they have been disposed, which waits for whatever uses
+ * them.
+ */
 export interface LayerData extends AsyncDisposable {
   /** The file that holds the device; what is not there yet reads as zeros. */
   readonly path: string
-  /** The same file, open for writing: to be asked for anew for each use, never kept. */
-  readonly fd: number
   /** The chunks that are there; a bit is set by `note` alone. */
   readonly chunks: ChunkBitmap
   read(offset: number, length: number): Promise<Uint8Array>
+  /** Runs `work` with the number of the file, open for writing, which is not closed before `work` has ended. */
+  withFd<T>(work: (fd: number) => Promise<T>): Promise<T>
   /** Writes `pieces` one after the other from `offset` on. Throws `unavailable` when the disk is full. */
   write(offset: number, pieces: readonly Uint8Array[]): Promise<void>
   /** Notes that chunks have been written, durably when a crash of the process is meant. */
@@ -46,13 +49,15 @@ export interface LayerCache {
   hasBlob(digest: Digest): boolean
   /** Removes a layer that turned out to be damaged, unless it is in use. */
   remove(key: string): Promise<void>
-  /** Keeps a record; one that is there already stays. */
-  add(key: string, record: LayerRecord): Promise<void>
+  /** Keeps a record, with files that go with the layer, by their names; a record that is there already stays, with its own. */
+  add(key: string, record: LayerRecord, files?: ReadonlyMap<string, Uint8Array>): Promise<void>
   /** Opens the data of a layer that has a record. While they are open, the layer is in use and never evicted. */
   open(key: string, size: {readonly deviceSize: number; readonly chunkCount: number}): Promise<LayerData>
   hasFile(key: string, name: string): Promise<boolean>
   /** A file that goes with a layer, made by `make` unless it is there. Resolves to its path. */
   file(key: string, name: string, make: () => Promise<Uint8Array>): Promise<string>
+  /** What is in a small file that goes with a layer; undefined when there is none, or not a sound one. */
+  fileContents(key: string, name: string): Promise<Uint8Array | undefined>
 }
 
 /** A blob whose size became known by reading its end. */
@@ -103,6 +108,10 @@ export interface LayerState {
 /** What a backend mounts. */
 export interface MountableLayer {
   readonly device: LazyDevice
+  /** Whether its files stand in the order in which a start reads them, those first. */
+  readonly isOptimized: boolean
+  /** Whether what a start reads of it is known to the chunk, so that reading ahead only brings what it does not. */
+  readonly hasPlan: boolean
   /** True once the device's file has everything. */
   isComplete(): boolean
   /** The path of the EROFS image of its metadata. */
@@ -123,6 +132,10 @@ export interface MountBackend {
   mount(layer: MountableLayer, mountpoint: string, options: CallOptions): Promise<MountKind>
   /** Lets whoever comes next to `mountpoint` use a layer that has become complete without us, where that can be. */
   settle(layer: MountableLayer, mountpoint: string): Promise<MountKind>
+  /** Throws `unavailable` unless the kernel still shows what was mounted at `mountpoint`, and it can be read. */
+  check(mountpoint: string): Promise<void>
+  /** Calls `listener` with a reason when what is mounted has died: each layer must be mounted again. */
+  onLost(listener: (reason: string) => void): void
   /** Unmounts what is at `mountpoint`, if anything. */
   unmount(mountpoint: string): Promise<void>
   /** Forgets a device that no mount uses any more. */

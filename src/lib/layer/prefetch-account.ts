@@ -2,7 +2,7 @@
 
 import type {ReadLog} from '../io/read-log.ts'
 import {type ChunkMap, chunksOfStream} from './chunk-map.ts'
-import type {StreamRange} from './stream-reader.ts'
+import type {StreamRange} from './stream-places.ts'
 import {DEVICE_BLOCK_SIZE} from './toc-tree.ts'
 
 export interface PrefetchAccount {

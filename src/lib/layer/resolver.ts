@@ -2,10 +2,13 @@
 // each would cost round trips of its own.
 
 import type {Decompressor} from '../compression/layer-format.ts'
-import {CodedError} from '../errors/coded-error.ts'
+import {CodedError, hasCode} from '../errors/coded-error.ts'
 import {readFooter} from '../estargz/layer-reader.ts'
+import {raceAbort} from '../io/race-abort.ts'
 import type {CallOptions} from '../oci/content-store.ts'
-import type {LayerRequest} from './labels.ts'
+import type {FailureMemory} from './failure-memory.ts'
+import {placeOfImage} from './image-place.ts'
+import type {LayerRequest} from './layer-request.ts'
 import type {LayerOrigin} from './ports.ts'
 import {type TailBlob, withTail} from './tail-blob.ts'
 
@@ -15,15 +18,9 @@ export interface ResolvedLayer {
   readonly externalToc: Uint8Array | undefined
 }
 
-export interface Resolver {
-  /** Fetches a layer's footer and TOC. Throws `unsupported` when the layer has none. */
-  resolve(request: LayerRequest, options: CallOptions): Promise<ResolvedLayer>
-  /** Starts to resolve a layer that will be asked for soon. */
-  anticipate(request: LayerRequest): void
-}
-
 export interface ResolverOptions {
   readonly origin: LayerOrigin
+  readonly failures: FailureMemory
   readonly decompressors: readonly Decompressor[]
   /** How long what was resolved ahead is kept for whoever asks, milliseconds. */
   readonly keepMs: number
@@ -42,11 +39,81 @@ const TAIL_SHARE = 0.01
 /** A compressed TOC with its footer is never larger: a million files have about 40 MiB. */
 const MAX_TAIL_SIZE = 96 << 20
 
-export function createResolver(options: ResolverOptions): Resolver {
-  const {origin, decompressors} = options
-  const ahead = new Map<string, Promise<ResolvedLayer>>()
+/** A host that did not answer is not asked for this long, milliseconds, and then given less time until it does. */
+const SILENCE = {minMs: 20_000, maxMs: 300_000}
+const TRIAL_MS = 5_000
+/** The part of its time that a host must have taken until it failed. */
+const SLOW = 0.6
 
-  async function fetchLayer(request: LayerRequest, call: CallOptions): Promise<ResolvedLayer> {
+export class Resolver {
+  readonly #options: ResolverOptions
+  readonly #ahead = new Map<string, Promise<ResolvedLayer>>()
+
+  constructor(options: ResolverOptions) {
+    this.#options = options
+  }
+
+  /**
+   * Fetches a layer's footer and TOC. Throws `unsupported` when the layer has none, `unavailable` for a host that does not
+   * answer: at once, if it has just kept somebody else waiting.
+   */
+  async resolve(request: LayerRequest, {signal}: CallOptions): Promise<ResolvedLayer> {
+    const key = keyOf(request)
+    const known = this.#ahead.get(key)
+    this.#ahead.delete(key)
+    if (known) {
+      try {
+        return await raceAbort(known, signal)
+      } catch {
+        signal?.throwIfAborted()
+        // It may have been a passing trouble.
+      }
+    }
+    return this.#resolve(request, {signal})
+  }
+
+  /** Starts to resolve a layer that will be asked for soon. */
+  anticipate(request: LayerRequest): void {
+    const key = keyOf(request)
+    if (this.#ahead.has(key)) return
+    const result = this.#resolve(request, {})
+    // Whoever asks for the layer hears of it.
+    result.catch(() => {})
+    this.#ahead.set(key, result)
+    setTimeout(() => this.#ahead.delete(key), this.#options.keepMs).unref()
+  }
+
+  async #resolve(request: LayerRequest, call: CallOptions): Promise<ResolvedLayer> {
+    const {failures} = this.#options
+    const {host} = placeOfImage(request.reference)
+    const place = `opening layers of ${host}`
+    const known = failures.recall(place)
+    if (known !== undefined) throw known
+    const started = failures.now()
+    const limitMs = failures.isFailing(place) ? TRIAL_MS : this.#options.timeoutMs
+    const silence = silent(host, request, limitMs)
+    const late = new AbortController()
+    const timer = setTimeout(() => late.abort(silence), limitMs).unref()
+    const signals = [this.#options.signal, late.signal, ...(call.signal ? [call.signal] : [])]
+    try {
+      const resolved = await this.#fetchLayer(request, {signal: AbortSignal.any(signals)})
+      failures.succeeded(place)
+      return resolved
+    } catch (error) {
+      this.#options.signal.throwIfAborted()
+      call.signal?.throwIfAborted()
+      const reason = late.signal.aborted ? silence : error
+      // One that says at once that it cannot serve may be asked again at once.
+      const isSlow = failures.now() - started > limitMs * SLOW
+      if (isSlow && hasCode(reason, 'unavailable')) failures.failed(place, reason, {...SILENCE, started})
+      throw reason
+    } finally {
+      clearTimeout(timer)
+    }
+  }
+
+  async #fetchLayer(request: LayerRequest, call: CallOptions): Promise<ResolvedLayer> {
+    const {origin, decompressors} = this.#options
     const opened = await origin.openBlob(request, tailSizeOf(request), call)
     const blob = withTail(opened.blob, opened.tail)
     const {tocOffset} = await readFooter(blob, {...call, where: `layer ${request.digest}`, decompressors})
@@ -60,39 +127,14 @@ export function createResolver(options: ResolverOptions): Resolver {
     await blob.read(tocOffset, blob.size - tocOffset, call)
     return {blob, externalToc: undefined}
   }
+}
 
-  function anticipate(request: LayerRequest): void {
-    const key = keyOf(request)
-    if (ahead.has(key)) return
-    const signal = AbortSignal.any([options.signal, AbortSignal.timeout(options.timeoutMs)])
-    const result = fetchLayer(request, {signal})
-    // Whoever asks for the layer hears of it.
-    result.catch(() => {})
-    ahead.set(key, result)
-    setTimeout(() => ahead.delete(key), options.keepMs).unref()
-  }
-
-  return {
-    resolve: async (request, {signal}) => {
-      const known = ahead.get(keyOf(request))
-      ahead.delete(keyOf(request))
-      const call = {
-        signal: AbortSignal.any([
-          options.signal,
-          AbortSignal.timeout(options.timeoutMs),
-          ...(signal ? [signal] : []),
-        ]),
-      }
-      if (!known) return fetchLayer(request, call)
-      try {
-        return await known
-      } catch {
-        // It may have been a passing trouble.
-        return fetchLayer(request, call)
-      }
-    },
-    anticipate,
-  }
+function silent(host: string, {digest}: LayerRequest, limitMs: number): CodedError {
+  return new CodedError(
+    'unavailable',
+    `Cannot open layer ${digest}: ${host} has not answered within ${limitMs / 1000} s; see that the daemon reaches it, ` +
+      'which has its own environment (proxy, firewall, DNS)',
+  )
 }
 
 function tailSizeOf({size}: LayerRequest): number {

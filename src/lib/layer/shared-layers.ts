@@ -1,241 +1,134 @@
 // Layers that are open: each once, however many mounts and images use it, and while it is, more of it is fetched.
 
-import {setTimeout as sleep} from 'node:timers/promises'
-import type {BulkCodec} from '../compression/codec.ts'
-import {CodedError, describeError} from '../errors/coded-error.ts'
+import {CodedError} from '../errors/coded-error.ts'
 import {raceAbort} from '../io/race-abort.ts'
 import type {CallOptions} from '../oci/content-store.ts'
-import type {LayerObserver} from '../snapshot/layer-observer.ts'
-import type {SnapshotLog} from '../snapshot/ports.ts'
-import type {FetchQueue} from './fetch-queue.ts'
-import type {LayerRequest} from './labels.ts'
 import type {LayerIdentity, LayerOpener} from './layer-opener.ts'
-import {createLazyLayer, type LazyLayer} from './lazy-layer.ts'
-import type {LayerCache, LayerData, MountableLayer} from './ports.ts'
+import type {LayerRequest} from './layer-request.ts'
+import type {LayerCache} from './ports.ts'
+import {SharedLayer, type SharedLayerOptions} from './shared-layer.ts'
 
 /** `required`: a layer without digests is refused unless its label asks for it and this is `on-request`. */
 export type Verification = 'required' | 'on-request' | 'off'
 
-export interface SharedLayersOptions {
+export interface SharedLayersOptions extends SharedLayerOptions {
   readonly cache: LayerCache
   readonly opener: LayerOpener
-  readonly codec: BulkCodec
-  readonly queue: FetchQueue
-  readonly log: SnapshotLog
-  readonly observer: LayerObserver
   readonly verification: Verification
-  /** Bytes to prefetch of a layer that has no landmark and no label; undefined: nothing of any layer. */
-  readonly prefetchSize: number | undefined
-  /** Whether to fetch the rest when nothing else is to do. */
-  readonly fill: boolean
-  /** Told when all of a layer is there. */
-  readonly onComplete: (layer: SharedLayer) => void
 }
 
-/** An open layer. Whoever has acquired it releases it. */
-export interface SharedLayer extends MountableLayer {
-  readonly request: LayerRequest
-  readonly format: string
-  readonly device: LazyLayer
-  readonly prefetchSize: number
-  /** Makes what has been fetched survive a crash of the machine. */
-  sync(): Promise<void>
-}
-
-export interface SharedLayers {
-  /** Opens a layer, or joins those who have it open. */
-  acquire(request: LayerRequest, options: CallOptions): Promise<SharedLayer>
-  /** Closes a layer with its last user; `onClose` runs when nobody will read of it any more. */
-  release(layer: SharedLayer, onClose: (name: string) => Promise<void>): Promise<void>
-  /** Ends all: fetching ahead, then `onServed`, which must end all reading, then what is open. */
-  close(onServed: () => Promise<void>): Promise<void>
-}
-
-/** After a fill that failed, milliseconds; doubled each time. */
-const MIN_FILL_DELAY = 10_000
-const MAX_FILL_DELAY = 600_000
-
-/** An open layer, and how it is closed. */
-interface Holding {
+/** A layer in use by whoever has acquired it, who releases it. */
+export interface LayerUse {
   readonly layer: SharedLayer
-  readonly data: LayerData
-  /** Ends its prefetch and its fill, and when they have ended. */
-  readonly fetching: AbortController
-  readonly fetched: Promise<void>
-  users: number
+  readonly request: LayerRequest
 }
 
-export function createSharedLayers(options: SharedLayersOptions): SharedLayers {
-  const {cache, log, observer} = options
-  const closing = new AbortController()
-  const holdings = new Map<string, Promise<Holding>>()
+export class SharedLayers {
+  readonly #options: SharedLayersOptions
+  readonly #closing = new AbortController()
+  readonly #open = new Map<string, Promise<SharedLayer>>()
   /** Layers that are being closed: who wants one of them waits, and opens it anew. */
-  const endings = new Map<string, Promise<void>>()
+  readonly #endings = new Map<string, Promise<void>>()
 
-  /** Opened by whoever asks first. */
-  async function acquire(request: LayerRequest, call: CallOptions): Promise<SharedLayer> {
-    const identity = identify(request, options.verification)
-    for (;;) {
-      closing.signal.throwIfAborted()
-      const ending = endings.get(identity.key)
-      if (ending) {
-        await raceAbort(ending, call.signal)
-        continue
-      }
-      const known = holdings.get(identity.key)
-      if (!known) break
-      const holding = await known.catch(() => undefined)
-      // The other's failure is not ours: it may have been aborted.
-      if (!holding || holdings.get(identity.key) !== known) continue
-      holding.users++
-      return holding.layer
-    }
-    const opening = open(identity, call)
-    holdings.set(identity.key, opening)
+  constructor(options: SharedLayersOptions) {
+    this.#options = options
+  }
+
+  /** Opens a layer, or joins those who have it open. */
+  async acquire(request: LayerRequest, {signal}: CallOptions): Promise<LayerUse> {
+    const identity = identify(request, this.#options.verification)
+    const closing = this.#closing.signal
+    const call = {signal: signal ? AbortSignal.any([signal, closing]) : closing}
+    const use = {layer: await this.#openOrJoin(identity, call), request}
     try {
-      return (await opening).layer
+      await this.#addSource(use, identity, call)
+      return use
     } catch (error) {
-      holdings.delete(identity.key)
+      await this.release(use, async () => {})
       throw error
     }
   }
 
-  async function open(identity: LayerIdentity, call: CallOptions): Promise<Holding> {
-    const {key, request} = identity
-    const opened = await options.opener.open(identity, call)
-    const {map, format, image, tree} = opened
-    const data = await cache.open(key, {deviceSize: map.deviceSize, chunkCount: map.count})
-    const device = createLazyLayer({
-      ...opened,
-      name: key,
-      where: `layer ${request.digest}`,
-      layer: request.digest,
-      data,
-      codec: options.codec,
-      queue: options.queue,
-      observer,
-      onComplete: () => options.onComplete(layer),
-      onUncached: error => warnOf(request, error, 'cannot write to the cache: reading without it'),
-    })
-    const layer: SharedLayer = {
-      request,
-      format,
-      device,
-      prefetchSize: prefetchSizeOf(opened.prefetchSize ?? request.prefetchSize),
-      isComplete: device.isComplete,
-      image,
-      tree,
-      state: () => {
-        const {totalBytes, keptBytes, lastError} = device.counters()
-        return {digest: request.digest, size: totalBytes, fetchedSize: keptBytes, error: lastError}
-      },
-      sync: () => data.sync(),
-    }
-    const fetching = new AbortController()
-    const signal = AbortSignal.any([closing.signal, fetching.signal])
-    return {layer, data, fetching, users: 1, fetched: fetchAhead(layer, signal)}
+  /** Ends a use; with the last one the layer is closed. `onClose` runs when nobody will read of it any more. */
+  async release(use: LayerUse, onClose: (name: string) => Promise<void>): Promise<void> {
+    const {layer} = use
+    layer.sources.remove(use)
+    layer.users--
+    // When all end, each is closed there.
+    if (this.#closing.signal.aborted || layer.users > 0) return
+    const {key} = layer
+    this.#open.delete(key)
+    const ended = layer.close(() => onClose(key)).finally(() => this.#endings.delete(key))
+    this.#endings.set(key, ended)
+    await ended
   }
 
-  function prefetchSizeOf(wanted: number | undefined): number {
-    return options.prefetchSize === undefined ? 0 : (wanted ?? options.prefetchSize)
+  /** Ends all: fetching ahead, then `onServed`, which must end all reading, then what is open. */
+  async close(onServed: () => Promise<void>): Promise<void> {
+    this.#closing.abort(new CodedError('cancelled', 'The daemon is ending'))
+    const open = (await Promise.allSettled(this.#open.values())).flatMap(result =>
+      result.status === 'fulfilled' ? [result.value] : [],
+    )
+    await Promise.all(this.#endings.values())
+    // First, because readers who wait are left to the next daemon, or told, not failed by the end of what they wait for.
+    await onServed()
+    await Promise.all(open.map(layer => layer.close(async () => {})))
   }
 
-  /** Fetches what will be needed: first what the layer says, then, in quiet times, the rest. */
-  async function fetchAhead(
-    {device, request, prefetchSize, sync}: SharedLayer,
-    signal: AbortSignal,
-  ): Promise<void> {
-    const {digest} = request
-    if (prefetchSize > 0 && !device.isComplete()) {
-      const started = performance.now()
-      try {
-        await device.prefetch(prefetchSize, {signal})
-        await sync()
-      } catch (error) {
-        if (signal.aborted) return
-        warnOf(request, error, 'failed to prefetch')
+  /** Opened by whoever asks first. */
+  async #openOrJoin(identity: LayerIdentity, call: {readonly signal: AbortSignal}): Promise<SharedLayer> {
+    const {key} = identity
+    for (;;) {
+      call.signal.throwIfAborted()
+      const ending = this.#endings.get(key)
+      if (ending) {
+        await raceAbort(ending, call.signal)
+        continue
       }
-      const durationMs = performance.now() - started
-      observer.event('prefetched', {layer: digest, durationMs, bytes: prefetchSize})
+      const known = this.#open.get(key)
+      if (!known) break
+      // The other's failure is not ours: it may have been aborted.
+      const layer = await raceAbort(
+        known.catch(() => undefined),
+        call.signal,
+      )
+      if (!layer || this.#open.get(key) !== known) continue
+      layer.users++
+      return layer
     }
-    if (!options.fill) return
-    for (let delay = MIN_FILL_DELAY; !device.isComplete(); delay = Math.min(delay * 2, MAX_FILL_DELAY)) {
-      const started = performance.now()
-      try {
-        await device.fill({signal})
-        observer.event('filled', {layer: digest, durationMs: performance.now() - started})
-        return
-      } catch (error) {
-        if (signal.aborted) return
-        warnOf(request, error, 'failed to fetch in the background')
-      }
-      await sleep(delay, undefined, {signal, ref: false}).catch(() => {})
-      if (signal.aborted) return
-    }
-  }
-
-  function warnOf({reference, digest}: LayerRequest, error: unknown, message: string): void {
-    log.warn({reference, digest, error: describeError(error)}, message)
-  }
-
-  /** Closes a layer that has no users. Tells of what goes wrong: nobody could do anything about it. */
-  async function end(
-    {layer, data, fetching, fetched}: Holding,
-    onClose: (name: string) => Promise<void>,
-  ): Promise<void> {
-    fetching.abort()
-    await layer.device.close()
-    await fetched
+    const opening = this.#openNew(identity, call)
+    this.#open.set(key, opening)
     try {
-      await onClose(layer.device.name)
+      return await opening
     } catch (error) {
-      warnOf(layer.request, error, 'cannot release a layer')
+      this.#open.delete(key)
+      throw error
     }
-    await closeData(layer, data)
   }
 
-  async function closeData({request}: SharedLayer, data: LayerData): Promise<void> {
+  async #openNew(identity: LayerIdentity, call: CallOptions): Promise<SharedLayer> {
+    const {cache, opener} = this.#options
+    const opened = await opener.open(identity, call)
+    const {map} = opened
+    const data = await cache.open(identity.key, {deviceSize: map.deviceSize, chunkCount: map.count})
     try {
-      await data.sync()
+      const layer = new SharedLayer(identity, opened, data, this.#options)
+      layer.users = 1
+      return layer
     } catch (error) {
-      warnOf(request, error, 'cannot sync a layer')
-    }
-    try {
       await data[Symbol.asyncDispose]()
-    } catch (error) {
-      warnOf(request, error, 'cannot close a layer')
+      throw error
     }
   }
 
-  return {
-    acquire,
-    release: async (layer, onClose) => {
-      const key = layer.device.name
-      const holding = await holdings.get(key)
-      // When all end, each is closed there.
-      if (closing.signal.aborted) return
-      if (holding?.layer !== layer || --holding.users > 0) return
-      holdings.delete(key)
-      const ended = end(holding, onClose).finally(() => endings.delete(key))
-      endings.set(key, ended)
-      await ended
-    },
-    close: async onServed => {
-      closing.abort(new CodedError('cancelled', 'The daemon is ending'))
-      const open = (await Promise.allSettled(holdings.values())).flatMap(result =>
-        result.status === 'fulfilled' ? [result.value] : [],
-      )
-      await Promise.all(endings.values())
-      // First, because readers who wait are left to the next daemon, or told, not failed by the end of what they wait for.
-      await onServed()
-      await Promise.all(
-        open.map(async ({layer, data, fetched}) => {
-          await layer.device.close()
-          await fetched
-          await closeData(layer, data)
-        }),
-      )
-    },
+  /** Lets the layer be fetched from this image too, if what the image calls so is this layer. */
+  async #addSource(use: LayerUse, identity: LayerIdentity, call: CallOptions): Promise<void> {
+    const {layer, request} = use
+    const {blobs} = layer
+    const size = blobs.get(request.digest) ?? (await this.#options.opener.vouch(identity, call))
+    blobs.set(request.digest, size)
+    layer.sources.add(use, request, size)
+    layer.fetchAhead(request, this.#closing.signal)
   }
 }
 

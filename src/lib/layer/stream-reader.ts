@@ -1,22 +1,13 @@
 // Fetches streams of a layer's blob and takes them apart into chunks, each verified.
 
-import type {BulkCodec, MemberKind, StreamPlaces} from '../compression/codec.ts'
+import type {BulkCodec, MemberKind} from '../compression/codec.ts'
 import {CodedError} from '../errors/coded-error.ts'
-import {digestOf} from '../io/sha256.ts'
 import type {BlobSource, CallOptions} from '../oci/content-store.ts'
-import type {FetchCause, LayerObserver} from '../snapshot/layer-observer.ts'
-import {type ChunkMap, chunksOfStream, HASH_SIZE} from './chunk-map.ts'
+import {type ChunkMap, chunksOfStream} from './chunk-map.ts'
 import {inflateStream} from './inflate-stream.ts'
+import type {FetchCause, LayerObserver} from './layer-observer.ts'
 import type {LayerData} from './ports.ts'
-
-/** Decompressed bytes of one call to the codec. */
-const BATCH_OUTPUT = 2 << 20
-
-/** Streams `first` to `last`, neighbours in the blob. */
-export interface StreamRange {
-  readonly first: number
-  readonly last: number
-}
+import {batchesOf, placesOf, type StreamRange, verifiedChunk} from './stream-places.ts'
 
 /** Why something is fetched, and until when. */
 export interface FetchCall extends CallOptions {
@@ -30,6 +21,8 @@ export interface StreamContents {
   /** Chunks that have been verified and are still to be written. */
   readonly chunks: ReadonlyMap<number, Uint8Array>
   readonly damaged: ReadonlyMap<number, unknown>
+  /** How long it took to unpack what the request brought, milliseconds. */
+  readonly unpackMs: number
 }
 
 export interface StreamReaderOptions {
@@ -37,7 +30,7 @@ export interface StreamReaderOptions {
   readonly blob: BlobSource
   readonly memberKind: MemberKind
   readonly codec: BulkCodec
-  readonly data: Pick<LayerData, 'fd'>
+  readonly data: Pick<LayerData, 'withFd'>
   /** For messages. */
   readonly where: string
   /** For the observer: the blob's digest. */
@@ -47,123 +40,98 @@ export interface StreamReaderOptions {
   readonly onRequest: (bytes: number) => void
 }
 
-export interface StreamReader {
-  /** Reads streams with one request; those that turn out damaged are asked for once more, each alone. */
-  read(range: StreamRange, call: FetchCall): Promise<StreamContents>
+/** What is found while a range is read. */
+interface Found extends Omit<StreamContents, 'unpackMs'> {
+  readonly written: number[]
+  readonly chunks: Map<number, Uint8Array>
+  readonly damaged: Map<number, unknown>
 }
 
-export function createStreamReader(options: StreamReaderOptions): StreamReader {
-  const {map, where, codec, data, memberKind} = options
+/** Bytes of the blob from `offset` on. */
+interface Fetched {
+  readonly bytes: Uint8Array
+  readonly offset: number
+}
 
-  async function readOnce({first, last}: StreamRange, call: FetchCall) {
-    const offset = map.streamOffsets[first]!
-    const bytes = await request(offset, map.streamEnds[last]! - offset, call)
-    const written: number[] = []
-    const chunks = new Map<number, Uint8Array>()
-    const damaged = new Map<number, unknown>()
-    /** The slow way, for what is not plain: it finds out what there is to know. */
-    const take = async (stream: number) => {
-      const [from, to] = [map.streamOffsets[stream]! - offset, map.streamEnds[stream]! - offset]
-      try {
-        const wanted = map.streamSizes[stream]!
-        const output = await inflateStream(memberKind, bytes.subarray(from, to), wanted, codec)
-        for (const chunk of chunksOfStream(map, stream)) chunks.set(chunk, verify(chunk, output))
-      } catch (error) {
-        const what = `Cannot use the stream at byte ${map.streamOffsets[stream]} of ${where}`
-        damaged.set(stream, new CodedError('corrupt', what, {cause: error}))
-      }
+export class StreamReader {
+  readonly #options: StreamReaderOptions
+
+  constructor(options: StreamReaderOptions) {
+    this.#options = options
+  }
+
+  /** Reads streams with one request; those that turn out damaged are asked for once more, each alone. */
+  async read(range: StreamRange, call: FetchCall): Promise<StreamContents> {
+    const {written, chunks, damaged, unpackMs} = await this.#readOnce(range, call)
+    for (const stream of [...damaged.keys()]) {
+      const again = await this.#readOnce({first: stream, last: stream}, call)
+      if (again.damaged.size > 0) continue
+      damaged.delete(stream)
+      written.push(...again.written)
+      for (const [chunk, bytes] of again.chunks) chunks.set(chunk, bytes)
     }
-    const takeAll = async (from: number, end: number) => {
-      const unpacked = await codec.unpackStreams?.(memberKind, bytes, placesOf(from, end, offset), data.fd)
-      const rest: number[] = []
-      for (let stream = from; stream < end; stream++) {
-        if (unpacked?.[stream - from]) written.push(...chunksOfStream(map, stream))
-        else rest.push(stream)
-      }
-      await Promise.all(rest.map(take))
-    }
+    return {written, chunks, damaged, unpackMs}
+  }
+
+  async #readOnce(range: StreamRange, call: FetchCall): Promise<Found & Pick<StreamContents, 'unpackMs'>> {
+    const {map} = this.#options
+    const offset = map.streamOffsets[range.first]!
+    const bytes = await this.#request(offset, map.streamEnds[range.last]! - offset, call)
+    call.signal?.throwIfAborted()
+    const findings: Found = {written: [], chunks: new Map(), damaged: new Map()}
+    const started = performance.now()
     // All of them, also when one fails: nothing may be written any more when the caller closes the file.
-    const taken = await Promise.allSettled(batches({first, last}).map(([from, end]) => takeAll(from, end)))
+    const taken = await Promise.allSettled(
+      batchesOf(map, range).map(batch => this.#unpack(batch, {bytes, offset}, findings)),
+    )
     for (const result of taken) if (result.status === 'rejected') throw result.reason
-    return {written, chunks, damaged}
+    return {...findings, unpackMs: performance.now() - started}
   }
 
-  /** Parts of a range that keep one thread busy for a while each, and several together. */
-  function batches({first, last}: StreamRange): [number, number][] {
-    const found: [number, number][] = []
-    for (let from = first, end = first; from <= last; from = end) {
-      for (let output = 0; end <= last && (end === from || output < BATCH_OUTPUT); end++) {
-        output += map.streamSizes[end]!
+  async #unpack(batch: readonly [number, number], fetched: Fetched, findings: Found): Promise<void> {
+    const {map, codec, data, memberKind} = this.#options
+    const [from, end] = batch
+    const unpacked =
+      codec.unpackStreams &&
+      (await data.withFd(fd =>
+        codec.unpackStreams!(memberKind, fetched.bytes, placesOf(map, batch, fetched.offset), fd),
+      ))
+    const rest: number[] = []
+    for (let stream = from; stream < end; stream++) {
+      if (unpacked?.[stream - from]) findings.written.push(...chunksOfStream(map, stream))
+      else rest.push(stream)
+    }
+    await Promise.all(rest.map(stream => this.#unpackSlowly(stream, fetched, findings)))
+  }
+
+  /** The way for what is not plain: it finds out what there is to know. */
+  async #unpackSlowly(stream: number, {bytes, offset}: Fetched, findings: Found): Promise<void> {
+    const {map, codec, memberKind, where} = this.#options
+    const [from, to] = [map.streamOffsets[stream]! - offset, map.streamEnds[stream]! - offset]
+    try {
+      const wanted = map.streamSizes[stream]!
+      const output = await inflateStream(memberKind, bytes.subarray(from, to), wanted, codec)
+      for (const chunk of chunksOfStream(map, stream)) {
+        findings.chunks.set(chunk, verifiedChunk(map, chunk, output))
       }
-      found.push([from, end])
+    } catch (error) {
+      const what = `Cannot use the stream at byte ${map.streamOffsets[stream]} of ${where}`
+      findings.damaged.set(stream, new CodedError('corrupt', what, {cause: error}))
     }
-    return found
   }
 
-  function placesOf(from: number, end: number, offset: number): StreamPlaces {
-    const [firstChunk, endChunk] = [map.firstChunks[from]!, map.firstChunks[end]!]
-    const indexes = map.streamChunks.subarray(firstChunk, endChunk)
-    const streams = new Float64Array(4 * (end - from))
-    for (let stream = from, at = 0; stream < end; stream++) {
-      streams[at++] = map.streamOffsets[stream]! - offset
-      streams[at++] = map.streamEnds[stream]! - offset
-      streams[at++] = map.streamSizes[stream]!
-      streams[at++] = map.firstChunks[stream + 1]! - map.firstChunks[stream]!
-    }
-    const chunks = new Float64Array(3 * indexes.length)
-    const hashes = map.hashes && new Uint8Array(HASH_SIZE * indexes.length)
-    for (const [at, chunk] of indexes.entries()) {
-      chunks[3 * at] = map.innerOffsets[chunk]!
-      chunks[3 * at + 1] = map.sizes[chunk]!
-      chunks[3 * at + 2] = map.deviceOffsets[chunk]!
-      hashes?.set(map.hashes!.subarray(chunk * HASH_SIZE, (chunk + 1) * HASH_SIZE), at * HASH_SIZE)
-    }
-    return {streams, chunks, hashes}
-  }
-
-  async function request(offset: number, length: number, {signal, cause}: FetchCall): Promise<Uint8Array> {
+  async #request(offset: number, length: number, {signal, cause}: FetchCall): Promise<Uint8Array> {
+    const {blob, layer, observer, onRequest} = this.#options
     const started = performance.now()
     let received = 0
     try {
-      const bytes = await options.blob.read(offset, length, {signal})
+      const bytes = await blob.read(offset, length, {signal})
       received = length
       return bytes
     } finally {
-      options.onRequest(received)
-      options.observer.event('requested', {
-        layer: options.layer,
-        cause,
-        durationMs: performance.now() - started,
-        bytes: received,
-        failed: received === 0,
-      })
+      onRequest(received)
+      const durationMs = performance.now() - started
+      observer.event('requested', {layer, cause, durationMs, bytes: received, failed: received === 0})
     }
-  }
-
-  function verify(chunk: number, output: Uint8Array): Uint8Array {
-    const start = map.innerOffsets[chunk]!
-    const bytes = output.subarray(start, start + map.sizes[chunk]!)
-    if (bytes.length !== map.sizes[chunk]!) throw new CodedError('corrupt', 'It is cut short')
-    if (map.hashes) {
-      const hash = map.hashes.subarray(chunk * HASH_SIZE, (chunk + 1) * HASH_SIZE)
-      if (digestOf(bytes) !== `sha256:${Buffer.from(hash).toString('hex')}`) {
-        throw new CodedError('corrupt', 'Its contents do not have their digest')
-      }
-    }
-    return bytes
-  }
-
-  return {
-    read: async (range, call) => {
-      const {written, chunks, damaged} = await readOnce(range, call)
-      for (const stream of [...damaged.keys()]) {
-        const again = await readOnce({first: stream, last: stream}, call)
-        if (again.damaged.size > 0) continue
-        damaged.delete(stream)
-        written.push(...again.written)
-        for (const [chunk, bytes] of again.chunks) chunks.set(chunk, bytes)
-      }
-      return {written, chunks, damaged}
-    },
   }
 }

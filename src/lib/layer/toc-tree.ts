@@ -3,10 +3,12 @@
 import {CodedError} from '../errors/coded-error.ts'
 import type {LayerFile} from '../estargz/index-toc.ts'
 import type {TocEntry} from '../estargz/toc.ts'
+import {parseTocTime} from '../estargz/toc-of-plan.ts'
 import {decodeBase64} from '../io/base64.ts'
+import {canonicalByteText} from '../io/byte-text.ts'
 import type {DirectoryNode} from '../vfs/file-tree.ts'
+import {placeLayer} from '../vfs/layer-places.ts'
 import {type LayerEntry, treeOfLayer} from '../vfs/layer-tree.ts'
-import {createPlacer} from '../vfs/placement.ts'
 
 /** Data of files start at multiples of this many bytes: the pages in which the kernel caches them. */
 export const DEVICE_BLOCK_SIZE = 4096
@@ -49,12 +51,15 @@ export function layOutDevice(files: Iterable<LayerFile>): DeviceLayout {
   return {files: placed, size: Math.max(size, DEVICE_BLOCK_SIZE)}
 }
 
-/** The tree of the layer. Throws `corrupt` for entries that contradict each other. */
+/**
+ * The tree of the layer, from its files in their order. Throws `corrupt` for a layer that containerd could not unpack
+ * either.
+ */
 export function treeOfToc(files: Iterable<LayerFile>, layout: DeviceLayout): DirectoryNode {
   const offsets = new Map<TocEntry, number>()
   for (const {file, deviceOffset} of layout.files) offsets.set(file.entry, deviceOffset)
   const entries = [...files].map(file => describe(file.entry))
-  return treeOfLayer(createPlacer().placeLayer(entries), ({source}) => offsets.get(source)!)
+  return treeOfLayer(placeLayer(entries).entries, ({source}) => offsets.get(source)!)
 }
 
 interface DescribedEntry extends LayerEntry {
@@ -79,19 +84,16 @@ function describe(entry: TocEntry): DescribedEntry {
   }
 }
 
-const NANOSECONDS = /\.(\d{1,9})/
-
-/** RFC 3339; a time that is none is the epoch, as it is for a tar without one. */
+/** A time that is none is the epoch, as it is for a tar without one. */
 function timeOf({modtime}: TocEntry): {mtimeSeconds: number; mtimeNanoseconds: number} {
-  const milliseconds = modtime === undefined ? 0 : Date.parse(modtime)
-  if (Number.isNaN(milliseconds)) return {mtimeSeconds: 0, mtimeNanoseconds: 0}
-  const fraction = NANOSECONDS.exec(modtime ?? '')?.[1] ?? ''
-  return {mtimeSeconds: Math.floor(milliseconds / 1000), mtimeNanoseconds: Number(fraction.padEnd(9, '0'))}
+  const {seconds, nanoseconds} = parseTocTime(modtime) ?? {seconds: 0, nanoseconds: 0}
+  return {mtimeSeconds: seconds, mtimeNanoseconds: nanoseconds}
 }
 
 function xattrsOf(encoded: Readonly<Record<string, string>>): ReadonlyMap<string, Uint8Array> | undefined {
   const xattrs = new Map<string, Uint8Array>()
-  for (const [name, value] of Object.entries(encoded)) {
+  for (const [key, value] of Object.entries(encoded)) {
+    const name = canonicalByteText(key)
     const bytes = decodeBase64(value)
     if (bytes === undefined) {
       throw new CodedError(

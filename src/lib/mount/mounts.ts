@@ -4,6 +4,7 @@ import {readFile} from 'node:fs/promises'
 import {CodedError, describeError} from '../errors/coded-error.ts'
 import {runCommand, runCommandOrThrow} from '../io/run-command.ts'
 import type {CallOptions} from '../oci/content-store.ts'
+import {mountPointsBelow} from './mount-table.ts'
 
 /** Most layers overlayfs stacks (OVL_MAX_STACK in fs/overlayfs/params.h). */
 const MAX_OVERLAY_LAYERS = 500
@@ -45,7 +46,7 @@ export async function mountTmpfs(target: string, options: CallOptions = {}): Pro
  * user. Not abortable: it is how an abort cleans up.
  */
 export async function unmountBelow(directory: string): Promise<void> {
-  const mounts = mountPointsBelow(await readFile('/proc/self/mountinfo', 'utf8'), directory)
+  const mounts = mountPointsBelow(await readFile('/proc/self/mountinfo', 'latin1'), directory)
   for (const point of mounts.reverse()) {
     const {exitCode} = await runCommand('umount', ['-i', '--', point])
     if (exitCode !== 0) await detach(point)
@@ -60,15 +61,4 @@ async function detach(point: string): Promise<void> {
       cause,
     })
   }
-}
-
-/** The mount points at or below `directory` in the order they were mounted; `mountinfo` is proc_pid_mountinfo(5). */
-export function mountPointsBelow(mountinfo: string, directory: string): string[] {
-  return mountinfo
-    .split('\n')
-    .map(line => line.split(' ')[4] ?? '')
-    .map(point =>
-      point.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(parseInt(octal, 8))),
-    )
-    .filter(point => point === directory || point.startsWith(`${directory}/`))
 }

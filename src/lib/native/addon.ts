@@ -1,9 +1,9 @@
 // Finds and loads the N-API addon, once. Without it (no compiler was there) callers fall back or say what is missing.
 
-import {existsSync} from 'node:fs'
 import {createRequire} from 'node:module'
-import {dirname, join} from 'node:path'
+import {join} from 'node:path'
 import {CodedError} from '../errors/coded-error.ts'
+import {findAbove} from '../io/find-above.ts'
 
 /** The addon's functions, as native/addon.c documents them. */
 export interface Addon {
@@ -46,6 +46,16 @@ export interface Addon {
     hashes: Uint8Array | undefined,
     fd: number,
   ): Promise<Uint8Array>
+  /** Where `status` is not that of success there are only `status` and perhaps `message`; see native/layer/open-layer.h. */
+  openLayer(
+    where: Uint8Array,
+    wrapping: 0 | 1 | 2,
+    toc: Uint8Array,
+    hash: Uint8Array | undefined,
+    dataEnd: number,
+    wantsImage: boolean,
+    aborted: Uint8Array,
+  ): Promise<NativeLayer>
   createDigester(): NativeDigester
   digesterUpdate(digester: NativeDigester, bytes: Uint8Array): Promise<void>
   digesterUpdatePieces(
@@ -64,14 +74,38 @@ export interface Addon {
   lsetxattr(path: Uint8Array, name: Uint8Array, value: Uint8Array): number
   lutimes(path: Uint8Array, seconds: number, nanoseconds: number): number
   dropCache(fd: number): number
+  mapLargeBlocks(): void
   trimMemory(): void
   sendDatagram(path: Uint8Array, bytes: Uint8Array): number
-  /** These two return a positive result, or an errno below 0. */
+  /** These return a positive result, or an errno below 0. */
   makeInterruptible(): number
   openBacking(session: number, fd: number): number
   interruptThread(thread: number): number
   closeBacking(session: number, id: number): number
-  exchange(path: Uint8Array, message: Uint8Array, fd: number): {bytes: Buffer; fd: number} | number
+  peerProcess(fd: number): number
+  exchange(path: Uint8Array, message: Uint8Array, fd: number): Promise<{bytes: Buffer; fd: number} | number>
+}
+
+/** What native/layer makes of a layer: the fields of a chunk map, and some more. */
+export interface NativeLayer {
+  readonly status: number
+  readonly message?: string
+  readonly count: number
+  readonly deviceSize: number
+  readonly deviceOffsets: Float64Array
+  readonly sizes: Float64Array
+  readonly streams: Uint32Array
+  readonly innerOffsets: Float64Array
+  readonly hashes?: Uint8Array
+  readonly streamCount: number
+  readonly streamOffsets: Float64Array
+  readonly streamEnds: Float64Array
+  readonly streamSizes: Float64Array
+  readonly firstChunks: Uint32Array
+  readonly streamChunks: Uint32Array
+  /** Negative for a layer that does not say. */
+  readonly prefetchSize: number
+  readonly image?: Uint8Array
 }
 
 declare const digesterBrand: unique symbol
@@ -102,12 +136,7 @@ export function requireAddon(): Addon {
 
 /** The path of something that native/Makefile builds, or undefined when it is not there. */
 export function findNativeFile(name: string): string | undefined {
-  // Sources, the compiled library and the bundle are at different depths below the package's root.
-  for (let directory = import.meta.dirname; ; directory = dirname(directory)) {
-    const path = join(directory, 'native', 'build', name)
-    if (existsSync(path)) return path
-    if (dirname(directory) === directory) return undefined
-  }
+  return findAbove(import.meta.dirname, join('native', 'build', name))
 }
 
 function load(): Addon | undefined {

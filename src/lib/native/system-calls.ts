@@ -94,22 +94,32 @@ export function closeBacking(session: number, id: number): void {
   check(requireAddon().closeBacking(session, id), `close backing file ${id}`)
 }
 
+/** The process at the other end of the unix socket `fd`, when it connected; 0 when it is in another pid namespace. */
+export function peerProcess(fd: number): number {
+  return positive(requireAddon().peerProcess(fd), 'ask who has connected')
+}
+
 /**
  * Sends one message to the SOCK_SEQPACKET socket at `path`, with a descriptor unless `fd` is undefined, and returns the
- * reply; a descriptor in it is the caller's to close. Blocks for up to 5 seconds: for local servers that answer at once.
- * Throws `not-found` or `unavailable` when nobody listens, `internal` when nobody answers.
+ * reply; a descriptor in it is the caller's to close. Takes up to 10 seconds, in the thread pool; `fd` must stay open
+ * until then. Throws `not-found` or `unavailable` when nobody listens, `internal` when nobody answers.
  */
-export function exchange(
+export async function exchange(
   path: string,
   message: Uint8Array,
   fd?: number,
-): {readonly bytes: Buffer; readonly fd: number | undefined} {
-  const reply = requireAddon().exchange(text(path), message, fd ?? -1)
+): Promise<{readonly bytes: Buffer; readonly fd: number | undefined}> {
+  const reply = await requireAddon().exchange(text(path), message, fd ?? -1)
   if (typeof reply !== 'number') return {bytes: reply.bytes, fd: reply.fd < 0 ? undefined : reply.fd}
   throw failed(reply, `exchange messages with ${JSON.stringify(path)}`)
 }
 
-/** malloc_trim(3): gives memory that has been freed back to the system. */
+/** mallopt(3): from now on, blocks of 128 KiB and more go back to the system when they are freed. */
+export function mapLargeBlocks(): void {
+  requireAddon().mapLargeBlocks()
+}
+
+/** malloc_trim(3): gives memory that has been freed back to the system, and what can be read again from programs' files. */
 export function trimMemory(): void {
   requireAddon().trimMemory()
 }

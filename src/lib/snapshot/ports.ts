@@ -44,6 +44,18 @@ export interface LayerMounter {
   /** Resolves when the layer at `mountpoint` can be used; throws `unavailable` when it cannot. */
   check(mountpoint: string, labels: Readonly<Record<string, string>>, signal: AbortSignal): Promise<void>
   unmount(mountpoint: string): Promise<void>
+  /**
+   * Says that what is mounted at `below` is part of the image that `labels` describe, too, as long as `mountpoint` is there:
+   * it may be had from there when the image that brought it is gone. Labels that describe none say nothing.
+   */
+  share(mountpoint: string, labels: Readonly<Record<string, string>>, below: readonly string[]): void
+  /**
+   * Says that the layer that `labels` describe is going to be mounted over those at `below`, topmost first, so that a container
+   * of its image is likely to start soon.
+   */
+  expectStart(below: readonly string[], labels: Readonly<Record<string, string>>): void
+  /** Says that whoever asked has been given what is mounted, topmost first, as a root file system. */
+  expectReads(mountpoints: readonly string[]): void
 }
 
 /** What a snapshotter tells its log. */
@@ -51,4 +63,12 @@ export interface SnapshotLog {
   info(fields: Readonly<Record<string, unknown>>, message: string): void
   warn(fields: Readonly<Record<string, unknown>>, message: string): void
   debug(fields: Readonly<Record<string, unknown>>, message: string): void
+}
+
+/** The disk that snapshots and layers are on. */
+export interface SnapshotDisk {
+  /** Called when it is full: frees what can be had again. */
+  makeRoom(): Promise<void>
+  /** Called when snapshots are gone: what was kept for them alone may go, as far as the limits ask. */
+  tidy(): Promise<void>
 }

@@ -27,7 +27,13 @@ export function createSnapshot(lookup: Lookup, request: NewSnapshot): Snapshot {
   if (lookup(key))
     throw new CodedError('already-exists', `Cannot create snapshot "${key}": it exists already`)
   if (parent !== '') {
-    const base = requireSnapshot(lookup, parent)
+    const base = lookup(parent)
+    if (!base) {
+      throw new CodedError(
+        'not-found',
+        `Cannot find snapshot "${parent}", the parent of "${key}"; if the snapshotter's data were lost, remove the image and its containers, and pull it again`,
+      )
+    }
     if (base.kind !== 'committed') {
       throw new CodedError(
         'invalid-argument',

@@ -1,9 +1,23 @@
-// The status of a layer as a protobuf message, and back.
+// The status of a layer, and the timing of a start, as protobuf messages, and back.
 
 import type {MessageInitShape} from '@bufbuild/protobuf'
-import type {LazyLayerStatus} from '../snapshot/lazy-layer-status.ts'
-import type {LazyLayer, LazyLayerSchema} from './proto/lazy_layers_pb.ts'
+import type {LazyLayerStatus} from '../layer/lazy-layer-status.ts'
+import type {StartStep, StartTiming} from '../layer/start-timing.ts'
+import type {LazyLayer, LazyLayerSchema, Start, StartSchema} from './proto/lazy_layers_pb.ts'
 
+/** Every step by its name: what an adapter has of an engine are types. */
+const STEPS: {readonly [step in StartStep]: step} = {
+  prepare: 'prepare',
+  'toc-request': 'toc-request',
+  toc: 'toc',
+  mount: 'mount',
+  layer: 'layer',
+  use: 'use',
+  prefetch: 'prefetch',
+  read: 'read',
+  'read-request': 'read-request',
+  background: 'background',
+}
 const BACKENDS = ['erofs', 'fuse', 'plain'] as const
 
 export function layerMessage(status: LazyLayerStatus): MessageInitShape<typeof LazyLayerSchema> {
@@ -44,4 +58,25 @@ export function layerOf(message: LazyLayer): LazyLayerStatus {
     ...(message.prefetchedUnread === undefined ? {} : {prefetchedUnread: Number(message.prefetchedUnread)}),
     ...(message.lastError === undefined ? {} : {lastError: message.lastError}),
   }
+}
+
+export function startMessage(start: StartTiming): MessageInitShape<typeof StartSchema> {
+  const spans = start.spans.map(({layer, step, fromMs, toMs, bytes}) => ({
+    layer: start.layers.indexOf(layer),
+    step,
+    fromMs,
+    toMs,
+    bytes: BigInt(bytes),
+  }))
+  return {...start, layers: [...start.layers], spans}
+}
+
+/** Steps that only another version of the daemon knows are left out. */
+export function startOf(message: Start): StartTiming {
+  const {reference, beganAt, layers, dropped} = message
+  const spans = message.spans.flatMap(({layer, step, fromMs, toMs, bytes}) => {
+    const known = Object.hasOwn(STEPS, step) ? STEPS[step as StartStep] : undefined
+    return known ? [{layer: layers[layer] ?? '', step: known, fromMs, toMs, bytes: Number(bytes)}] : []
+  })
+  return {reference, beganAt, layers, spans, dropped}
 }

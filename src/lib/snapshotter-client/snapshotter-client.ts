@@ -1,10 +1,17 @@
 // What this project's snapshotter says about its lazy layers, asked over its socket.
 
-import {GrpcStatus, isGrpcFailure, openGrpcChannel} from '../containerd/grpc.ts'
+import {
+  type GrpcCallOptions,
+  type GrpcChannel,
+  GrpcStatus,
+  isGrpcFailure,
+  openGrpcChannel,
+} from '../containerd/grpc.ts'
 import {CodedError} from '../errors/coded-error.ts'
+import type {LazyLayerStatus} from '../layer/lazy-layer-status.ts'
+import type {StartTiming} from '../layer/start-timing.ts'
 import type {CallOptions} from '../oci/content-store.ts'
-import type {LazyLayerStatus} from '../snapshot/lazy-layer-status.ts'
-import {layerOf} from './messages.ts'
+import {layerOf, startOf} from './messages.ts'
 import {LazyLayers} from './proto/lazy_layers_pb.ts'
 
 export interface LazyLayersQuery extends CallOptions {
@@ -23,16 +30,45 @@ const DEFAULT_TIMEOUT_MS = 10_000
  * none answers there, `unsupported` when it is another implementation, which does not tell.
  */
 export async function listLazyLayers(query: LazyLayersQuery): Promise<readonly LazyLayerStatus[]> {
-  const {address, reference = '', signal, timeoutMs = DEFAULT_TIMEOUT_MS} = query
-  const path = address.replace(/^unix:(?:\/\/)?/, '')
-  const channel = openGrpcChannel(path)
-  try {
+  const {reference = ''} = query
+  return await ask(query, async (channel, call) => {
     const layers: LazyLayerStatus[] = []
-    const call = {headers: {}, signal, deadline: Date.now() + timeoutMs}
     for await (const response of channel.serverStream(LazyLayers.method.list, {reference}, call)) {
       layers.push(...response.layers.map(layerOf))
     }
     return layers
+  })
+}
+
+/** Where the time of the last starts went, the last one first. Throws as `listLazyLayers`. */
+export async function listStarts(query: Omit<LazyLayersQuery, 'reference'>): Promise<readonly StartTiming[]> {
+  return await ask(query, async (channel, call) => {
+    const starts: StartTiming[] = []
+    for await (const start of channel.serverStream(LazyLayers.method.starts, {}, call))
+      starts.push(startOf(start))
+    return starts
+  })
+}
+
+/**
+ * Says that the layers of an image will be asked for soon; `labels` are those of its first one's snapshot. Throws as
+ * `listLazyLayers`.
+ */
+export async function announceLayers(
+  labels: Readonly<Record<string, string>>,
+  query: Omit<LazyLayersQuery, 'reference'>,
+): Promise<void> {
+  await ask(query, (channel, call) => channel.unary(LazyLayers.method.announce, {labels: {...labels}}, call))
+}
+
+async function ask<T>(
+  {address, signal, timeoutMs = DEFAULT_TIMEOUT_MS}: Omit<LazyLayersQuery, 'reference'>,
+  question: (channel: GrpcChannel, call: GrpcCallOptions) => Promise<T>,
+): Promise<T> {
+  const path = address.replace(/^unix:(?:\/\/)?/, '')
+  const channel = openGrpcChannel(path)
+  try {
+    return await question(channel, {headers: {}, signal, deadline: Date.now() + timeoutMs})
   } catch (failure) {
     throw isGrpcFailure(failure) ? describeFailure(failure.code, failure.details, path) : failure
   } finally {

@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file lazy_layers.proto.
  */
 export const file_lazy_layers: GenFile = /*@__PURE__*/
-  fileDesc("ChFsYXp5X2xheWVycy5wcm90bxIZY3RyX3JlbW90ZS5zbmFwc2hvdHRlci52MSIqChVMaXN0TGF6eUxheWVyc1JlcXVlc3QSEQoJcmVmZXJlbmNlGAEgASgJIk4KFkxpc3RMYXp5TGF5ZXJzUmVzcG9uc2USNAoGbGF5ZXJzGAEgAygLMiQuY3RyX3JlbW90ZS5zbmFwc2hvdHRlci52MS5MYXp5TGF5ZXIi0gMKCUxhenlMYXllchISCgptb3VudHBvaW50GAEgASgJEhEKCXJlZmVyZW5jZRgCIAEoCRIOCgZkaWdlc3QYAyABKAkSFwoKdG9jX2RpZ2VzdBgEIAEoCUgAiAEBEgwKBGxhenkYBSABKAgSEwoGcmVhc29uGAYgASgJSAGIAQESEwoGZm9ybWF0GAcgASgJSAKIAQESFAoHYmFja2VuZBgIIAEoCUgDiAEBEgwKBHNpemUYCSABKAQSDwoHZmV0Y2hlZBgKIAEoBBITCgtkZXZpY2Vfc2l6ZRgLIAEoBBIPCgdwcmVzZW50GAwgASgEEhUKDXByZWZldGNoX3NpemUYDSABKAQSEAoIcmVxdWVzdHMYDiABKAQSDgoGZXJyb3JzGA8gASgEEhcKCmxhc3RfZXJyb3IYECABKAlIBIgBARIRCgRoaXRzGBEgASgESAWIAQESHgoRcHJlZmV0Y2hlZF91bnJlYWQYEiABKARIBogBAUINCgtfdG9jX2RpZ2VzdEIJCgdfcmVhc29uQgkKB19mb3JtYXRCCgoIX2JhY2tlbmRCDQoLX2xhc3RfZXJyb3JCBwoFX2hpdHNCFAoSX3ByZWZldGNoZWRfdW5yZWFkMnsKCkxhenlMYXllcnMSbQoETGlzdBIwLmN0cl9yZW1vdGUuc25hcHNob3R0ZXIudjEuTGlzdExhenlMYXllcnNSZXF1ZXN0GjEuY3RyX3JlbW90ZS5zbmFwc2hvdHRlci52MS5MaXN0TGF6eUxheWVyc1Jlc3BvbnNlMAFiBnByb3RvMw");
+  fileDesc("ChFsYXp5X2xheWVycy5wcm90bxIZY3RyX3JlbW90ZS5zbmFwc2hvdHRlci52MSIqChVMaXN0TGF6eUxheWVyc1JlcXVlc3QSEQoJcmVmZXJlbmNlGAEgASgJIk4KFkxpc3RMYXp5TGF5ZXJzUmVzcG9uc2USNAoGbGF5ZXJzGAEgAygLMiQuY3RyX3JlbW90ZS5zbmFwc2hvdHRlci52MS5MYXp5TGF5ZXIi0gMKCUxhenlMYXllchISCgptb3VudHBvaW50GAEgASgJEhEKCXJlZmVyZW5jZRgCIAEoCRIOCgZkaWdlc3QYAyABKAkSFwoKdG9jX2RpZ2VzdBgEIAEoCUgAiAEBEgwKBGxhenkYBSABKAgSEwoGcmVhc29uGAYgASgJSAGIAQESEwoGZm9ybWF0GAcgASgJSAKIAQESFAoHYmFja2VuZBgIIAEoCUgDiAEBEgwKBHNpemUYCSABKAQSDwoHZmV0Y2hlZBgKIAEoBBITCgtkZXZpY2Vfc2l6ZRgLIAEoBBIPCgdwcmVzZW50GAwgASgEEhUKDXByZWZldGNoX3NpemUYDSABKAQSEAoIcmVxdWVzdHMYDiABKAQSDgoGZXJyb3JzGA8gASgEEhcKCmxhc3RfZXJyb3IYECABKAlIBIgBARIRCgRoaXRzGBEgASgESAWIAQESHgoRcHJlZmV0Y2hlZF91bnJlYWQYEiABKARIBogBAUINCgtfdG9jX2RpZ2VzdEIJCgdfcmVhc29uQgkKB19mb3JtYXRCCgoIX2JhY2tlbmRCDQoLX2xhc3RfZXJyb3JCBwoFX2hpdHNCFAoSX3ByZWZldGNoZWRfdW5yZWFkIogBCg9Bbm5vdW5jZVJlcXVlc3QSRgoGbGFiZWxzGAEgAygLMjYuY3RyX3JlbW90ZS5zbmFwc2hvdHRlci52MS5Bbm5vdW5jZVJlcXVlc3QuTGFiZWxzRW50cnkaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASISChBBbm5vdW5jZVJlc3BvbnNlIhMKEUxpc3RTdGFydHNSZXF1ZXN0IoIBCgVTdGFydBIRCglyZWZlcmVuY2UYASABKAkSEAoIYmVnYW5fYXQYAiABKAESDgoGbGF5ZXJzGAMgAygJEjMKBXNwYW5zGAQgAygLMiQuY3RyX3JlbW90ZS5zbmFwc2hvdHRlci52MS5TdGFydFNwYW4SDwoHZHJvcHBlZBgFIAEoDSJXCglTdGFydFNwYW4SDQoFbGF5ZXIYASABKA0SDAoEc3RlcBgCIAEoCRIPCgdmcm9tX21zGAMgASgBEg0KBXRvX21zGAQgASgBEg0KBWJ5dGVzGAUgASgEMrwCCgpMYXp5TGF5ZXJzEm0KBExpc3QSMC5jdHJfcmVtb3RlLnNuYXBzaG90dGVyLnYxLkxpc3RMYXp5TGF5ZXJzUmVxdWVzdBoxLmN0cl9yZW1vdGUuc25hcHNob3R0ZXIudjEuTGlzdExhenlMYXllcnNSZXNwb25zZTABEmMKCEFubm91bmNlEiouY3RyX3JlbW90ZS5zbmFwc2hvdHRlci52MS5Bbm5vdW5jZVJlcXVlc3QaKy5jdHJfcmVtb3RlLnNuYXBzaG90dGVyLnYxLkFubm91bmNlUmVzcG9uc2USWgoGU3RhcnRzEiwuY3RyX3JlbW90ZS5zbmFwc2hvdHRlci52MS5MaXN0U3RhcnRzUmVxdWVzdBogLmN0cl9yZW1vdGUuc25hcHNob3R0ZXIudjEuU3RhcnQwAWIGcHJvdG8z");
 
 /**
  * @generated from message ctr_remote.snapshotter.v1.ListLazyLayersRequest
@@ -157,6 +157,137 @@ export const LazyLayerSchema: GenMessage<LazyLayer> = /*@__PURE__*/
   messageDesc(file_lazy_layers, 2);
 
 /**
+ * @generated from message ctr_remote.snapshotter.v1.AnnounceRequest
+ */
+export type AnnounceRequest = Message<"ctr_remote.snapshotter.v1.AnnounceRequest"> & {
+  /**
+   * Those of the snapshot of the first layer that is wanted, as they will be.
+   *
+   * @generated from field: map<string, string> labels = 1;
+   */
+  labels: { [key: string]: string };
+};
+
+/**
+ * Describes the message ctr_remote.snapshotter.v1.AnnounceRequest.
+ * Use `create(AnnounceRequestSchema)` to create a new message.
+ */
+export const AnnounceRequestSchema: GenMessage<AnnounceRequest> = /*@__PURE__*/
+  messageDesc(file_lazy_layers, 3);
+
+/**
+ * @generated from message ctr_remote.snapshotter.v1.AnnounceResponse
+ */
+export type AnnounceResponse = Message<"ctr_remote.snapshotter.v1.AnnounceResponse"> & {
+};
+
+/**
+ * Describes the message ctr_remote.snapshotter.v1.AnnounceResponse.
+ * Use `create(AnnounceResponseSchema)` to create a new message.
+ */
+export const AnnounceResponseSchema: GenMessage<AnnounceResponse> = /*@__PURE__*/
+  messageDesc(file_lazy_layers, 4);
+
+/**
+ * @generated from message ctr_remote.snapshotter.v1.ListStartsRequest
+ */
+export type ListStartsRequest = Message<"ctr_remote.snapshotter.v1.ListStartsRequest"> & {
+};
+
+/**
+ * Describes the message ctr_remote.snapshotter.v1.ListStartsRequest.
+ * Use `create(ListStartsRequestSchema)` to create a new message.
+ */
+export const ListStartsRequestSchema: GenMessage<ListStartsRequest> = /*@__PURE__*/
+  messageDesc(file_lazy_layers, 5);
+
+/**
+ * The start of one image's container.
+ *
+ * @generated from message ctr_remote.snapshotter.v1.Start
+ */
+export type Start = Message<"ctr_remote.snapshotter.v1.Start"> & {
+  /**
+   * @generated from field: string reference = 1;
+   */
+  reference: string;
+
+  /**
+   * Milliseconds of the epoch.
+   *
+   * @generated from field: double began_at = 2;
+   */
+  beganAt: number;
+
+  /**
+   * Digests of the image's layers as far as they are known, topmost first.
+   *
+   * @generated from field: repeated string layers = 3;
+   */
+  layers: string[];
+
+  /**
+   * @generated from field: repeated ctr_remote.snapshotter.v1.StartSpan spans = 4;
+   */
+  spans: StartSpan[];
+
+  /**
+   * Spans that were left out.
+   *
+   * @generated from field: uint32 dropped = 5;
+   */
+  dropped: number;
+};
+
+/**
+ * Describes the message ctr_remote.snapshotter.v1.Start.
+ * Use `create(StartSchema)` to create a new message.
+ */
+export const StartSchema: GenMessage<Start> = /*@__PURE__*/
+  messageDesc(file_lazy_layers, 6);
+
+/**
+ * Milliseconds since the start began.
+ *
+ * @generated from message ctr_remote.snapshotter.v1.StartSpan
+ */
+export type StartSpan = Message<"ctr_remote.snapshotter.v1.StartSpan"> & {
+  /**
+   * The layer's place in the start's list.
+   *
+   * @generated from field: uint32 layer = 1;
+   */
+  layer: number;
+
+  /**
+   * @generated from field: string step = 2;
+   */
+  step: string;
+
+  /**
+   * @generated from field: double from_ms = 3;
+   */
+  fromMs: number;
+
+  /**
+   * @generated from field: double to_ms = 4;
+   */
+  toMs: number;
+
+  /**
+   * @generated from field: uint64 bytes = 5;
+   */
+  bytes: bigint;
+};
+
+/**
+ * Describes the message ctr_remote.snapshotter.v1.StartSpan.
+ * Use `create(StartSpanSchema)` to create a new message.
+ */
+export const StartSpanSchema: GenMessage<StartSpan> = /*@__PURE__*/
+  messageDesc(file_lazy_layers, 7);
+
+/**
  * @generated from service ctr_remote.snapshotter.v1.LazyLayers
  */
 export const LazyLayers: GenService<{
@@ -167,6 +298,26 @@ export const LazyLayers: GenService<{
     methodKind: "server_streaming";
     input: typeof ListLazyLayersRequestSchema;
     output: typeof ListLazyLayersResponseSchema;
+  },
+  /**
+   * Says that an image's layers will be asked for soon: they are opened. Answers at once, whatever comes of it.
+   *
+   * @generated from rpc ctr_remote.snapshotter.v1.LazyLayers.Announce
+   */
+  announce: {
+    methodKind: "unary";
+    input: typeof AnnounceRequestSchema;
+    output: typeof AnnounceResponseSchema;
+  },
+  /**
+   * Where the time of the last starts went, the last one first.
+   *
+   * @generated from rpc ctr_remote.snapshotter.v1.LazyLayers.Starts
+   */
+  starts: {
+    methodKind: "server_streaming";
+    input: typeof ListStartsRequestSchema;
+    output: typeof StartSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_lazy_layers, 0);
