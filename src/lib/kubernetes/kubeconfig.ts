@@ -5,8 +5,9 @@ import {readFile} from 'node:fs/promises'
 import {dirname, resolve} from 'node:path'
 import {parse} from 'yaml'
 import {CodedError} from '../errors/coded-error.ts'
+import {basicAuthorization} from '../io/basic-authorization.ts'
 import {isRecord} from '../oci/descriptor.ts'
-import type {TlsSettings} from '../registry/http.ts'
+import type {TlsSettings} from '../registry/trust.ts'
 
 /** What a request to the API server needs. */
 export interface ClusterAccess {
@@ -70,9 +71,9 @@ async function authorizationOf(
   const token =
     tokenFile === undefined ? stringOf(user, 'token', path) : (await readFile(file(tokenFile), 'utf8')).trim()
   if (token !== undefined) return `Bearer ${token}`
-  const [name, password] = [stringOf(user, 'username', path), stringOf(user, 'password', path)]
-  if (name === undefined || password === undefined) return undefined
-  return `Basic ${Buffer.from(`${name}:${password}`).toString('base64')}`
+  const [username, password] = [stringOf(user, 'username', path), stringOf(user, 'password', path)]
+  if (username === undefined || password === undefined) return undefined
+  return basicAuthorization({username, password})
 }
 
 function parseYaml(text: string, path: string): Record<string, unknown> {
