@@ -1,15 +1,9 @@
-// One request from its arrival to its log entry: credentials, route, handler, refusal.
+// One request from its arrival to its log entry: path and query, the answer, refusal.
 
-import {timingSafeEqual} from 'node:crypto'
 import type {IncomingMessage, ServerResponse} from 'node:http'
 import {performance} from 'node:perf_hooks'
-import {digestOf} from '../io/sha256.ts'
-import {cancelUpload, continueUpload, finishUpload, sendBlob, sendUploadStatus, startUpload} from './blobs.ts'
-import {type Exchange, type Registry, reply} from './exchange.ts'
-import {sendCatalog, sendReferrers, sendTags} from './listings.ts'
-import {deleteManifest, putManifest, sendManifest} from './manifests.ts'
-import {describeProblem, encodeProblem, Problem, problemOf} from './problem.ts'
-import {parseRoute, type Route} from './route.ts'
+import {type Exchange, reply} from './exchange.ts'
+import {describeProblem, encodeProblem, problemOf} from './problem.ts'
 
 /** One answered request. Sizes are bytes of bodies. */
 export interface RequestLogEntry {
@@ -28,21 +22,16 @@ export interface RequestLogEntry {
   readonly error?: string
 }
 
-export interface Credentials {
-  readonly username: string
-  readonly password: string
-}
-
 export interface AnswerOptions {
-  readonly credentials?: Credentials | undefined
   readonly onRequest?: ((entry: RequestLogEntry) => void) | undefined
 }
 
-type Handler = (registry: Registry, exchange: Exchange) => Promise<void> | void
+/** Answers a request; throws a `Problem` to refuse it. The path is percent-decoded, undefined where that cannot be done. */
+export type Answer = (exchange: Exchange, path: string | undefined) => Promise<void> | void
 
 /** Answers one request and reports it; what goes wrong becomes an answer, or ends the connection. */
 export async function answerRequest(
-  registry: Registry,
+  answer: Answer,
   options: AnswerOptions,
   request: IncomingMessage,
   response: ServerResponse,
@@ -59,8 +48,7 @@ export async function answerRequest(
   const {path, exchange} = openExchange(request, response, abort.signal)
   let failure: unknown
   try {
-    checkCredentials(options.credentials, request)
-    await handlerFor(registry, exchange.method, path)(registry, exchange)
+    await answer(exchange, path)
   } catch (error) {
     failure = error
     refuse(exchange, error)
@@ -99,58 +87,6 @@ function openExchange(
   return {path: decodePath(rawPath), exchange}
 }
 
-function handlerFor({readOnly}: Registry, method: string, path: string | undefined): Handler {
-  const route = path === undefined ? undefined : parseRoute(path)
-  if (!route) throw new Problem('NAME_UNKNOWN', 'There is no such path in the distribution API')
-  const handlers = handlersOf(route)
-  const handler = handlers[method === 'HEAD' ? 'GET' : method]
-  const isRead = method === 'GET' || method === 'HEAD'
-  if (handler && (isRead || !readOnly)) return handler
-  const allowed = Object.keys(handlers).filter(name => name === 'GET' || !readOnly)
-  throw new Problem(
-    'UNSUPPORTED',
-    readOnly ? 'This registry is read-only' : `Method ${method} does not apply`,
-    {
-      allow: allowed.join(', '),
-    },
-  )
-}
-
-function handlersOf(route: Route): Readonly<Record<string, Handler>> {
-  switch (route.kind) {
-    case 'base':
-      return {GET: (_, exchange) => reply(exchange, 200, {'content-type': 'application/json'}, '{}')}
-    case 'catalog':
-      return {GET: sendCatalog}
-    case 'tags':
-      return {GET: (registry, exchange) => sendTags(registry, exchange, route.repository)}
-    case 'referrers':
-      return {GET: (_, exchange) => sendReferrers(exchange)}
-    case 'manifest': {
-      const {repository, reference} = route
-      return {
-        GET: (registry, exchange) => sendManifest(registry, exchange, repository, reference),
-        PUT: (registry, exchange) => putManifest(registry, exchange, repository, reference),
-        DELETE: (registry, exchange) => deleteManifest(registry, exchange, repository, reference),
-      }
-    }
-    case 'blob':
-      // No DELETE: blobs are shared by all repositories, and go with garbage collection.
-      return {GET: (registry, exchange) => sendBlob(registry, exchange, route.digest)}
-    case 'uploads':
-      return {POST: (registry, exchange) => startUpload(registry, exchange, route.repository)}
-    case 'upload': {
-      const {repository, id} = route
-      return {
-        GET: (registry, exchange) => sendUploadStatus(registry, exchange, repository, id),
-        PATCH: (registry, exchange) => continueUpload(registry, exchange, repository, id),
-        PUT: (registry, exchange) => finishUpload(registry, exchange, repository, id),
-        DELETE: (registry, exchange) => cancelUpload(registry, exchange, repository, id),
-      }
-    }
-  }
-}
-
 /** A body that has begun cannot become a refusal: cutting it off is what tells the client. */
 function refuse(exchange: Exchange, error: unknown): void {
   const {response} = exchange
@@ -161,20 +97,6 @@ function refuse(exchange: Exchange, error: unknown): void {
   const problem = problemOf(error)
   const headers = {'content-type': 'application/json', ...problem.headers}
   reply(exchange, problem.status, headers, encodeProblem(problem))
-}
-
-/** No htpasswd files: one user protects a registry of this kind, and their hashes would need another dependency. */
-function checkCredentials(credentials: Credentials | undefined, request: IncomingMessage): void {
-  if (!credentials) return
-  const wanted = `Basic ${Buffer.from(`${credentials.username}:${credentials.password}`).toString('base64')}`
-  // Digests, because only equal lengths can be compared in constant time.
-  const [given, expected] = [request.headers.authorization ?? '', wanted].map(text =>
-    Buffer.from(digestOf(text)),
-  )
-  if (timingSafeEqual(given!, expected!)) return
-  throw new Problem('UNAUTHORIZED', 'Authentication is required', {
-    'www-authenticate': 'Basic realm="ctr-remote registry"',
-  })
 }
 
 function decodePath(path: string): string | undefined {

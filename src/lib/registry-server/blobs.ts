@@ -14,17 +14,21 @@ import type {UploadSession} from './upload-sessions.ts'
 /** Bytes read from the store at once, which bounds the memory of a download. */
 const CHUNK_SIZE = 512 * 1024
 
-/** A blob that the client may count on to stay: a push skips what is there. Stores take a negative size for any. */
+/** A blob that the client may count on to stay: a push skips what is there. */
 export async function findBlob(
-  {store}: Registry,
+  {store}: Pick<Registry, 'store'>,
   digest: Digest,
   {signal}: Pick<Exchange, 'signal'>,
 ): Promise<ContentInfo | undefined> {
-  return store.content.info({mediaType: BLOB_TYPE, digest, size: -1}, {signal})
+  return store.content.find(digest, {signal})
 }
 
 /** GET and HEAD. The store is one pool: a blob is found from every repository. */
-export async function sendBlob(registry: Registry, exchange: Exchange, digest: Digest): Promise<void> {
+export async function sendBlob(
+  registry: Pick<Registry, 'store' | 'blobs'>,
+  exchange: Exchange,
+  digest: Digest,
+): Promise<void> {
   const common = {
     'docker-content-digest': digest,
     etag: `"${digest}"`,
@@ -148,8 +152,17 @@ export async function startUpload(registry: Registry, exchange: Exchange, reposi
   const wanted = query.get('digest')
   const digest = wanted === null ? undefined : parseRouteDigest(wanted)
   const session = await registry.uploads.start(repository, digest)
-  if (digest === undefined) return reply(exchange, 202, sessionHeaders(session))
-  await finish(exchange, session, digest)
+  if (digest === undefined) {
+    reply(exchange, 202, sessionHeaders(session))
+    if (exchange.signal.aborted) await session.discard()
+    return
+  }
+  try {
+    await finish(exchange, session, digest)
+  } finally {
+    // The client has never been told of this session, and cannot come back to it.
+    await session.discard()
+  }
 }
 
 /** PATCH: more bytes; those of a chunked upload say where they belong. */

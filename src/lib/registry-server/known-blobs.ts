@@ -1,8 +1,9 @@
 // Opens blobs to be sent. A store asked for a blob promises that it stays, which takes the store's lock: that is for
 // pushes. A lazy mount makes thousands of reads, so the store is asked once for each blob.
 
+import {LRUCache} from 'lru-cache'
 import {hasCode} from '../errors/coded-error.ts'
-import type {CallOptions, ContentStore, OpenBlob} from '../oci/content-store.ts'
+import type {CallOptions, OpenBlob, StoredContent} from '../oci/content-store.ts'
 import type {Digest} from '../oci/digest.ts'
 
 /** A request names a blob by digest alone. */
@@ -15,19 +16,17 @@ export interface KnownBlobs {
   open(digest: Digest, options: CallOptions): Promise<OpenBlob | undefined>
 }
 
-export function createKnownBlobs(content: ContentStore): KnownBlobs {
-  const sizes = new Map<Digest, Promise<number | undefined>>()
+export function createKnownBlobs(content: StoredContent): KnownBlobs {
+  const sizes = new LRUCache<Digest, Promise<number | undefined>>({max: MAX_KNOWN})
 
   /** Without a signal: requests that arrive together share one question, and the first client may go away. */
   function sizeOf(digest: Digest): Promise<number | undefined> {
     const known = sizes.get(digest)
     if (known) return known
-    const asked = content.info({mediaType: BLOB_TYPE, digest, size: -1}).then(info => info?.size)
+    const asked = content.find(digest).then(info => info?.size)
     sizes.set(digest, asked)
-    const forget = () => void (sizes.get(digest) === asked && sizes.delete(digest))
+    const forget = () => void (sizes.peek(digest) === asked && sizes.delete(digest))
     asked.then(size => size === undefined && forget(), forget)
-    const [oldest] = sizes.keys()
-    if (sizes.size > MAX_KNOWN && oldest !== undefined) sizes.delete(oldest)
     return asked
   }
 

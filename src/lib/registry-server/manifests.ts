@@ -1,7 +1,7 @@
 // Manifests: by tag and digest (distribution-spec, "Pulling manifests", "Pushing manifests", "Deleting").
 
+import {digestOf} from '../blob/sha256.ts'
 import {hasCode} from '../errors/coded-error.ts'
-import {digestOf} from '../io/sha256.ts'
 import type {Descriptor} from '../oci/descriptor.ts'
 import type {Digest} from '../oci/digest.ts'
 import {type ImageDocument, MAX_MANIFEST_SIZE, parseImageDocument} from '../oci/manifest.ts'
@@ -21,14 +21,20 @@ export async function sendManifest(
 ): Promise<void> {
   const found = await findManifest(registry, exchange, repository, reference)
   if (!found) throw unknownManifest(repository, reference)
-  const {digest} = found.descriptor
-  const headers = {'docker-content-digest': digest, etag: `"${digest}"`}
-  if (exchange.request.headers['if-none-match'] === headers.etag) return reply(exchange, 304, headers)
-  reply(exchange, 200, {...headers, 'content-type': found.descriptor.mediaType}, found.bytes)
+  replyManifest(exchange, found)
 }
 
-interface FoundManifest {
-  readonly descriptor: Descriptor
+/** Answers with a manifest; one that the client says to have is not sent again. */
+export function replyManifest(exchange: Exchange, {descriptor, bytes}: FoundManifest): void {
+  const {digest, mediaType} = descriptor
+  const headers = {'docker-content-digest': digest, etag: `"${digest}"`}
+  if (exchange.request.headers['if-none-match'] === headers.etag) reply(exchange, 304, headers)
+  else reply(exchange, 200, {...headers, 'content-type': mediaType}, bytes)
+}
+
+/** A manifest, or an index, with what it says it is. */
+export interface FoundManifest {
+  readonly descriptor: Pick<Descriptor, 'mediaType' | 'digest'>
   readonly bytes: Uint8Array
 }
 

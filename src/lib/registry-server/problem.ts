@@ -1,11 +1,14 @@
-// What the distribution API says when it refuses: codes of the distribution-spec, "Error Codes", with their statuses.
+// What the distribution API says when it refuses: codes of the distribution-spec, "Error Codes", with their statuses,
+// and some of our own for what it has none for.
 
 import {codeOf, describeError} from '../errors/coded-error.ts'
 
 const STATUS_OF = {
+  BAD_UPSTREAM: 502,
   BLOB_UNKNOWN: 404,
   BLOB_UPLOAD_INVALID: 400,
   BLOB_UPLOAD_UNKNOWN: 404,
+  DENIED: 403,
   DIGEST_INVALID: 400,
   MANIFEST_BLOB_UNKNOWN: 404,
   MANIFEST_INVALID: 400,

@@ -54,13 +54,17 @@ export function isRepository(text: string): boolean {
   return text.length <= MAX_REPOSITORY_LENGTH && REPOSITORY_PATTERN.test(text)
 }
 
+export function isTag(text: string): boolean {
+  return TAG_PATTERN.test(text)
+}
+
 function checkRepository(text: string): void {
   if (!isRepository(text)) throw new Problem('NAME_INVALID', `${quote(text)} is no valid repository name`)
 }
 
 function parseManifestReference(text: string): ManifestReference {
   if (text.includes(':')) return {digest: parseRouteDigest(text)}
-  if (TAG_PATTERN.test(text)) return {tag: text}
+  if (isTag(text)) return {tag: text}
   throw new Problem('TAG_INVALID', `${quote(text)} is no valid tag`)
 }
 

@@ -19,6 +19,7 @@ export interface UploadSession {
   append(chunks: AsyncIterable<Uint8Array>): Promise<void>
   /** Ends the session, well or not. Throws `corrupt` when the bytes are not `digest`. */
   commit(digest: Digest): Promise<void>
+  /** Ends the session, if it has not ended. */
   discard(): Promise<void>
 }
 
@@ -69,6 +70,7 @@ function createSession(
   let offset = 0
   let usedAt = Date.now()
   let isBusy = false
+  let ended: PromiseLike<void> | undefined
 
   async function exclusively(body: () => Promise<void>): Promise<void> {
     if (isBusy) throw new Problem('BLOB_UPLOAD_INVALID', 'Another request is writing to this upload')
@@ -83,7 +85,7 @@ function createSession(
 
   async function end(): Promise<void> {
     onEnd()
-    await writer[Symbol.asyncDispose]()
+    await (ended ??= writer[Symbol.asyncDispose]())
   }
 
   return {
