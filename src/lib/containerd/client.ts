@@ -73,11 +73,11 @@ export async function connectContainerd(options: ConnectOptions = {}): Promise<C
   const connectTimeoutMs = options.connectTimeoutMs || DEFAULT_CONNECT_TIMEOUT_MS
   const connectDeadline = Date.now() + connectTimeoutMs
   options.signal?.throwIfAborted()
-  await checkSocket(address)
   const channel = openGrpcChannel(address)
   try {
     const request = {headers: {}, deadline: connectDeadline, signal: options.signal}
-    const {version} = await channel.unary(Version.method.version, {}, request).catch(failure => {
+    const {version} = await channel.unary(Version.method.version, {}, request).catch(async failure => {
+      if (isGrpcFailure(failure)) await checkSocket(address)
       throw describeConnectFailure(failure, address, connectTimeoutMs)
     })
     checkVersion(version, address)
@@ -156,7 +156,7 @@ function parseNamespace(namespace: string): string {
   return namespace
 }
 
-/** gRPC calls every failure to connect UNAVAILABLE; asking the socket first tells them apart. */
+/** gRPC calls every failure to connect UNAVAILABLE; asking the socket tells them apart. */
 async function checkSocket(address: string): Promise<void> {
   try {
     const status = await lstat(address).catch(cause => {

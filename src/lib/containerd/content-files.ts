@@ -2,8 +2,8 @@
 
 import {access, constants} from 'node:fs/promises'
 import {join} from 'node:path'
+import {openFileBlob} from '../blob/file-blob.ts'
 import {hasCode} from '../errors/coded-error.ts'
-import {openFileBlob} from '../io/file-blob.ts'
 import type {CallOptions, OpenBlob} from '../oci/content-store.ts'
 import type {Descriptor} from '../oci/descriptor.ts'
 import {hexOf} from '../oci/digest.ts'

@@ -1,8 +1,8 @@
 // Writing a blob to containerd: one stream of messages to an ingest, several under way at once.
 
 import {setTimeout as sleep} from 'node:timers/promises'
+import {createDigester} from '../blob/sha256.ts'
 import {CodedError, hasCode} from '../errors/coded-error.ts'
-import {createDigester} from '../io/sha256.ts'
 import type {BlobWriter, CallOptions, CommitOptions, WriteHint} from '../oci/content-store.ts'
 import type {Digest} from '../oci/digest.ts'
 import {readInfo, updateLabels} from './blob-info.ts'

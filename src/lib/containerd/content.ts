@@ -1,9 +1,10 @@
 // containerd's content service as a content store.
 
+import {verifyStream} from '../blob/verified-stream.ts'
 import {CodedError} from '../errors/coded-error.ts'
-import {verifyStream} from '../io/verified-stream.ts'
-import type {CallOptions, ContentStore, OpenBlob} from '../oci/content-store.ts'
+import type {CallOptions, ContentInfo, OpenBlob, StoredContent} from '../oci/content-store.ts'
 import type {Descriptor} from '../oci/descriptor.ts'
+import type {Digest} from '../oci/digest.ts'
 import {layerCompressionOf} from '../oci/media-type.ts'
 import {readInfo, updateLabels} from './blob-info.ts'
 import type {ContainerdClient} from './client.ts'
@@ -15,18 +16,22 @@ import type {SessionLease} from './session-lease.ts'
 
 /**
  * The content of a namespace. While the lease is held, what is written or found belongs to it. `info` takes a blob of
- * another size than the descriptor's for absent; a negative size asks for whatever is there.
+ * another size than the descriptor's for absent.
  */
-export function createContent(client: ContainerdClient, lease: SessionLease): ContentStore {
+export function createContent(client: ContainerdClient, lease: SessionLease): StoredContent {
   const name = describePlace(client)
   const files = createContentFiles(client)
+  async function find(digest: Digest, options: CallOptions = {}): Promise<ContentInfo | undefined> {
+    // In this order: what is found after the lease knows of it cannot be collected any more.
+    await lease.keep('content', digest, options)
+    return readInfo(client, digest, options)
+  }
   return {
     name,
-    async info(descriptor, options = {}) {
-      // In this order: what is found after the lease knows of it cannot be collected any more.
-      await lease.keep('content', descriptor.digest, options)
-      const info = await readInfo(client, descriptor.digest, options)
-      return info && (descriptor.size < 0 || info.size === descriptor.size) ? info : undefined
+    find,
+    async info({digest, size}, options) {
+      const info = await find(digest, options)
+      return info?.size === size ? info : undefined
     },
     async open(descriptor, options = {}) {
       const info = await readInfo(client, descriptor.digest, options)

@@ -4,6 +4,7 @@ import {type Timestamp, timestampDate} from '@bufbuild/protobuf/wkt'
 import {CodedError, hasCode} from '../errors/coded-error.ts'
 import type {CallOptions, ContentStore} from '../oci/content-store.ts'
 import {type Descriptor, parseDescriptor} from '../oci/descriptor.ts'
+import type {Digest} from '../oci/digest.ts'
 import type {ImageRecord, ImageStore} from '../oci/image-store.ts'
 import {MAX_MANIFEST_SIZE, parseImageDocument} from '../oci/manifest.ts'
 import {isIndexMediaType, isManifestMediaType} from '../oci/media-type.ts'
@@ -25,7 +26,14 @@ export function createImages(
   lease: SessionLease,
   content: ContentStore,
 ): ImageStore {
+  /** Roots whose tree was labelled, and under which lease: what the lease keeps stays as it is. */
+  const linked = new Map<Digest, string>()
+  const link = async (target: Descriptor, options: CallOptions = {}): Promise<void> => {
+    await labelTree(content, target, options, 0)
+    if (lease.id !== undefined) linked.set(target.digest, lease.id)
+  }
   return {
+    link,
     async get(name, options = {}) {
       try {
         const doing = `read the image "${name}"`
@@ -44,7 +52,7 @@ export function createImages(
     },
     async put(name, target, options = {}) {
       if (name === '') throw new CodedError('invalid-argument', 'Cannot name an image "": the name is empty')
-      await labelTree(content, target, options, 0)
+      if (lease.id === undefined || linked.get(target.digest) !== lease.id) await link(target, options)
       return recordOf(await createOrUpdate(client, lease, name, target, options), client)
     },
     async remove(name, options = {}) {

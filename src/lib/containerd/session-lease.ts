@@ -102,8 +102,8 @@ export async function collectNow(client: ContainerdClient, options: CallOptions 
 }
 
 /**
- * Creates a lease that outlives this process, until it is deleted or `LIFETIME_MS` is over, and keeps resources by it.
- * Throws `already-exists`. One that fails half-way leaves none.
+ * Creates a lease that keeps resources until it is deleted, however long that takes: with an end, the collector would take
+ * a snapshot from under whoever looks into it. Throws `already-exists`. One that fails half-way leaves none.
  */
 export async function createLeaseNamed(
   client: ContainerdClient,
@@ -111,8 +111,7 @@ export async function createLeaseNamed(
   resources: readonly {readonly type: ResourceType; readonly id: string}[],
   options: CallOptions,
 ): Promise<void> {
-  const labels = {[LEASE_EXPIRES]: expiry()}
-  await create(client, id, labels, options)
+  await create(client, id, {}, options)
   try {
     for (const resource of resources) {
       await client.call(Leases.method.addResource, {id, resource}, {...options, doing: `keep ${resource.id}`})

@@ -4,6 +4,7 @@ import {CodedError, hasCode} from '../errors/coded-error.ts'
 import {runCommandOrThrow} from '../io/run-command.ts'
 import type {CallOptions} from '../oci/content-store.ts'
 import type {Labels} from './gc-labels.ts'
+import {makeSnapshot} from './make-snapshot.ts'
 import {Snapshots} from './proto/snapshots_pb.ts'
 import type {Mount} from './proto/types_pb.ts'
 import type {ContainerdStore} from './store.ts'
@@ -32,10 +33,7 @@ export async function createSnapshot(
   options.signal?.throwIfAborted()
   const request = {snapshotter, key, parent, labels: {...options.labels}}
   const call = {lease: session.id, doing: `make the snapshot "${key}" of "${snapshotter}"`}
-  const made = options.writable
-    ? await client.call(Snapshots.method.prepare, request, call)
-    : await client.call(Snapshots.method.view, request, call)
-  return made.mounts
+  return await makeSnapshot(client, options.writable ? 'prepare' : 'view', request, call)
 }
 
 /** Removes a snapshot; one that is gone is no error, and one that cannot be removed now goes with its lease. */

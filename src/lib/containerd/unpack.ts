@@ -1,9 +1,9 @@
 // Unpacks the layers of an image into snapshots, as `ctr image pull` does.
 
 import {randomBytes} from 'node:crypto'
+import {digestOf} from '../blob/sha256.ts'
 import {CodedError, hasCode} from '../errors/coded-error.ts'
 import type {ProgressSink} from '../io/progress.ts'
-import {digestOf} from '../io/sha256.ts'
 import {CONTAINERD_UNCOMPRESSED} from '../oci/annotations.ts'
 import type {CallOptions} from '../oci/content-store.ts'
 import type {Descriptor} from '../oci/descriptor.ts'
@@ -12,6 +12,7 @@ import type {ImageConfig, ImageManifest} from '../oci/manifest.ts'
 import {readInfo, updateLabels} from './blob-info.ts'
 import {describePlace} from './failure.ts'
 import {type Labels, snapshotLabel, snapshottersOf} from './gc-labels.ts'
+import {makeSnapshot} from './make-snapshot.ts'
 import {Diff} from './proto/diff_pb.ts'
 import {Snapshots} from './proto/snapshots_pb.ts'
 import type {Mount} from './proto/types_pb.ts'
@@ -62,19 +63,24 @@ export function chainIdsOf(diffIds: readonly Digest[]): Digest[] {
 }
 
 /**
- * Unpacks what is not unpacked yet; resolves to the chain id of the topmost layer, under which its snapshot is found.
+ * Unpacks what is not unpacked yet; resolves to the chain id of the topmost layer, under which its snapshot is found, or to
+ * none, which containerd writes as an empty text, for an image without layers: it has nothing to unpack.
  * The caller holds a lease; afterwards the config keeps the snapshots, and so does the image once it has a name. Throws
  * `corrupt` for a layer that is not what the config says, `not-found` for a snapshotter that containerd does not have.
  */
-export async function unpackImage(store: ContainerdStore, options: UnpackOptions): Promise<Digest> {
+export async function unpackImage(store: ContainerdStore, options: UnpackOptions): Promise<Digest | ''> {
   const {snapshotter, manifest, config} = options
   const chain = chainIdsOf(config.rootfs.diff_ids)
   const top = chain.at(-1)
-  if (top === undefined || chain.length !== manifest.layers.length) {
+  if (chain.length !== manifest.layers.length) {
     throw new CodedError(
       'unsupported',
       `Cannot unpack an image whose config ${manifest.config.digest} lists ${chain.length} layers, its manifest ${manifest.layers.length}`,
     )
+  }
+  if (top === undefined) {
+    await options.contentReady?.(manifest.config, 'config')
+    return ''
   }
   if (!(await allPresent(store, chain, options))) {
     for (const [index, layer] of manifest.layers.entries()) {
@@ -82,6 +88,7 @@ export async function unpackImage(store: ContainerdStore, options: UnpackOptions
       const fate = await unpackLayer(store, {
         index,
         layer,
+        above: chain.slice(index + 1),
         labels: {...inheritedLabels(layer), ...options.layerLabels?.(index)},
         diffId: config.rootfs.diff_ids[index]!,
         chainId: chain[index]!,
@@ -102,6 +109,8 @@ async function allPresent(
   chain: readonly Digest[],
   options: UnpackOptions,
 ): Promise<boolean> {
+  // Mostly not; then it need not be kept, which takes a write to containerd's database.
+  if (!(await readLabels(store, options.snapshotter, chain.at(-1)!, options))) return false
   if (!(await findSnapshot(store, options.snapshotter, chain.at(-1)!, options))) return false
   const found = await Promise.all(chain.map(id => findSnapshot(store, options.snapshotter, id, options)))
   for (const [index, labels] of found.entries()) {
@@ -155,6 +164,8 @@ interface LayerToUnpack {
   readonly diffId: Digest
   readonly chainId: Digest
   readonly parent: string
+  /** The chain ids of the layers above. */
+  readonly above: readonly Digest[]
   readonly options: UnpackOptions
 }
 
@@ -217,10 +228,8 @@ type PreparedLayer =
   | {readonly kind: 'active'; readonly key: string; readonly mounts: readonly Mount[]}
 
 /** An active snapshot to unpack into, unless the layer is there, or the snapshotter has brought it. */
-async function prepareLayer(
-  store: ContainerdStore,
-  {layer, chainId, parent, labels, options}: LayerToUnpack,
-): Promise<PreparedLayer> {
+async function prepareLayer(store: ContainerdStore, work: LayerToUnpack): Promise<PreparedLayer> {
+  const {layer, chainId, parent, labels, options} = work
   const {snapshotter, signal} = options
   const {client, session} = store
   for (let attempt = 1; ; attempt += 1) {
@@ -231,21 +240,47 @@ async function prepareLayer(
     const call = {signal: late.signal, lease: session.id, doing}
     // Told beforehand of what the snapshotter may bring, the lease costs no time of its own.
     const [prepared, kept] = await Promise.allSettled([
-      client.call(Snapshots.method.prepare, request, call),
+      makeSnapshot(client, 'prepare', request, call),
       session.keep(`snapshots/${snapshotter}`, chainId, options),
     ])
     if (signal?.aborted) {
       await removeSnapshot(store, snapshotter, key)
       throw signal.reason
     }
-    if (prepared.status === 'fulfilled') return {kind: 'active', key, mounts: prepared.value.mounts}
+    if (prepared.status === 'fulfilled') return {kind: 'active', key, mounts: prepared.value}
     const error = prepared.reason
     // A remote snapshotter that brings the layer itself says so in this way.
     if (!hasCode(error, 'already-exists')) throw error
     if (kept.status === 'rejected') throw kept.reason
     const present = await readLabels(store, snapshotter, chainId, options)
     if (present) return {kind: 'present', labels: present}
-    if (attempt === MAX_PREPARE_ATTEMPTS) throw error
+    if (attempt === MAX_PREPARE_ATTEMPTS) await forgetLost(store, work)
+    if (attempt > MAX_PREPARE_ATTEMPTS) throw error
+  }
+}
+
+/**
+ * containerd says that a snapshot exists, and its snapshotter has none: its data were lost, and containerd would say so for
+ * ever. Forgets the image's snapshots that are lost, from the top.
+ */
+async function forgetLost(store: ContainerdStore, {chainId, above, options}: LayerToUnpack): Promise<void> {
+  const {snapshotter} = options
+  const keys = [chainId, ...above]
+  // What the collector takes meanwhile, it does not take off the list of its parent's children, which could then not go.
+  for (const key of keys) await store.session.keep(`snapshots/${snapshotter}`, key, options)
+  for (const key of keys.reverse()) {
+    if (await readLabels(store, snapshotter, key, options)) continue
+    try {
+      const doing = `forget the snapshot ${key} of "${snapshotter}"`
+      await store.client.call(Snapshots.method.remove, {snapshotter, key}, {...options, doing})
+    } catch (cause) {
+      if (hasCode(cause, 'not-found')) continue
+      throw new CodedError(
+        'failed-precondition',
+        `Cannot unpack the image with "${snapshotter}": the snapshotter lost its data, and containers or other images are still based on them; remove these and the image, and pull again`,
+        {cause},
+      )
+    }
   }
 }
 
@@ -270,7 +305,8 @@ function lateSignal(signal: AbortSignal | undefined): Disposable & {readonly sig
   }
 }
 
-function inheritedLabels({annotations = {}}: Descriptor): Labels {
+/** What the snapshot of a layer gets of its annotations. */
+export function inheritedLabels({annotations = {}}: Descriptor): Labels {
   return Object.fromEntries(Object.entries(annotations).filter(([key]) => key.startsWith(INHERITED_PREFIX)))
 }
 
