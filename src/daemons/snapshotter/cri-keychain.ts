@@ -4,7 +4,7 @@ import {type DescMessage, fromBinary, type MessageShape} from '@bufbuild/protobu
 import * as grpc from '@grpc/grpc-js'
 import {formatReference, parseReference, type Reference, withDefaultTag} from '../../lib/oci/reference.ts'
 import type {Credential, Keychain} from '../../lib/registry/keychain.ts'
-import type {GrpcServer, ServedCall} from '../grpc-server.ts'
+import type {GrpcServer, ServedCall} from '../process/grpc-server.ts'
 import {type AuthConfig, PullImageRequestSchema, RemoveImageRequestSchema} from './proto/image_service_pb.ts'
 
 /** Every unary method of the image service, in both versions that kubelets speak. */
@@ -26,9 +26,17 @@ export interface CriKeychain extends Keychain, Disposable {
   serve(server: GrpcServer): void
 }
 
-/** `imageServicePath` is the CRI's socket; nothing is connected before the first call. */
-export function createCriKeychain(imageServicePath: string): CriKeychain {
+/**
+ * `imageServicePath` is the CRI's socket; nothing is connected before the first call. Credentials of an image that was removed
+ * are known as long as `imagesInUse` has one of its repository: its layers may be those of others.
+ */
+export function createCriKeychain(
+  imageServicePath: string,
+  imagesInUse: () => Iterable<string>,
+): CriKeychain {
   const captured = new Map<string, Captured>()
+  /** Images that were removed, and whose credentials are known still. */
+  const removed = new Set<string>()
   const client = new grpc.Client(`unix:${imageServicePath}`, grpc.credentials.createInsecure(), {
     'grpc.max_receive_message_length': MAX_MESSAGE_SIZE,
     'grpc.max_send_message_length': MAX_MESSAGE_SIZE,
@@ -42,6 +50,7 @@ export function createCriKeychain(imageServicePath: string): CriKeychain {
     const key = formatReference(reference)
     // Last in the order of insertion, so that the oldest are the first.
     captured.delete(key)
+    removed.delete(key)
     if (message?.auth) captured.set(key, {reference, auth: message.auth})
     for (const oldest of captured.keys()) {
       if (captured.size <= MAX_IMAGES) break
@@ -52,7 +61,18 @@ export function createCriKeychain(imageServicePath: string): CriKeychain {
   function drop(request: Buffer): void {
     // May also be an image's id, which says nothing about where it came from.
     const reference = referenceOf(decode(RemoveImageRequestSchema, request)?.image?.image)
-    if (reference) captured.delete(formatReference(reference))
+    if (reference) removed.add(formatReference(reference))
+    forgetUnused()
+  }
+
+  function forgetUnused(): void {
+    if (removed.size === 0) return
+    const inUse = new Set([...imagesInUse()].map(text => repositoryIn(referenceOf(text))))
+    for (const key of removed) {
+      if (inUse.has(repositoryIn(captured.get(key)?.reference))) continue
+      captured.delete(key)
+      removed.delete(key)
+    }
   }
 
   return {
@@ -69,6 +89,7 @@ export function createCriKeychain(imageServicePath: string): CriKeychain {
       }
     },
     async find(host, path) {
+      forgetUnused()
       const matching = [...captured.values()].findLast(
         ({reference}) => reference.domain === host && reference.path === path,
       )
@@ -103,6 +124,10 @@ function decode<T extends DescMessage>(schema: T, bytes: Buffer): MessageShape<T
   } catch {
     return undefined
   }
+}
+
+function repositoryIn(reference: Reference | undefined): string | undefined {
+  return reference && `${reference.domain}/${reference.path}`
 }
 
 function referenceOf(text: string | undefined): Reference | undefined {

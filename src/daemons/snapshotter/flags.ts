@@ -1,11 +1,8 @@
-// The daemon's command line, in the manner of Go's flag package: `--name value`, `-name value`, `--name=value`.
+// The snapshotter's command line.
 
 import {resolve} from 'node:path'
-import {CodedError} from '../../lib/errors/coded-error.ts'
-
-/** The names that the log knows, least first. */
-export const LOG_LEVELS = ['trace', 'debug', 'info', 'warning', 'error', 'fatal', 'panic'] as const
-export type LogLevel = (typeof LOG_LEVELS)[number]
+import {LOG_LEVELS, type LogLevel, parseLogLevel} from '../process/log-level.ts'
+import {parseWords, unknownFlag} from '../process/parse-words.ts'
 
 export const DEFAULT_ADDRESS = '/run/containerd-stargz-grpc/containerd-stargz-grpc.sock'
 export const DEFAULT_CONFIG = '/etc/containerd-stargz-grpc/config.toml'
@@ -34,31 +31,19 @@ export const USAGE = `Usage of containerd-stargz-grpc:
         path to the root directory for this snapshotter (default "${DEFAULT_ROOT}")
   --version
         print the version of this program
+
+containerd-stargz-grpc config default|check|dump [--config PATH]
+        print the defaults, check a configuration file, or print it with the defaults filled in
 `
 
 const VALUE_FLAGS = ['address', 'config', 'log-level', 'root'] as const
 
 /** Parses the arguments after the program's name; throws `invalid-argument`. */
 export function parseFlags(argv: readonly string[]): Invocation {
-  const values = new Map<string, string>()
-  for (let index = 0; index < argv.length; index++) {
-    const argument = argv[index]!
-    const match = /^--?([a-z-]+)(?:=(.*))?$/s.exec(argument)
-    const name = match?.[1]
-    if (name === 'version' && match?.[2] !== 'false') return {kind: 'version'}
-    if (name === 'help' || name === 'h') return {kind: 'help'}
-    if (!VALUE_FLAGS.some(known => known === name)) {
-      throw new CodedError(
-        'invalid-argument',
-        `Cannot use argument ${JSON.stringify(argument)}: unknown flag`,
-      )
-    }
-    const value = match?.[2] ?? argv[++index]
-    if (value === undefined || value === '') {
-      throw new CodedError('invalid-argument', `Cannot use flag "--${name}": it needs a value`)
-    }
-    values.set(name!, value)
-  }
+  const words = parseWords(argv, VALUE_FLAGS)
+  if (words.kind !== 'run') return words
+  const {values, rest} = words
+  if (rest.length > 0) throw unknownFlag(rest[0]!)
   return {
     kind: 'run',
     address: resolve((values.get('address') ?? DEFAULT_ADDRESS).replace(/^unix:(?:\/\/)?/, '')),
@@ -66,14 +51,4 @@ export function parseFlags(argv: readonly string[]): Invocation {
     logLevel: parseLogLevel(values.get('log-level') ?? 'info'),
     root: resolve(values.get('root') ?? DEFAULT_ROOT),
   }
-}
-
-function parseLogLevel(text: string): LogLevel {
-  const name = text.toLowerCase() === 'warn' ? 'warning' : text.toLowerCase()
-  const level = LOG_LEVELS.find(known => known === name)
-  if (level) return level
-  throw new CodedError(
-    'invalid-argument',
-    `Cannot use log level ${JSON.stringify(text)}: expected one of ${LOG_LEVELS.join(', ')}`,
-  )
 }

@@ -1,7 +1,7 @@
 // The daemon's log: one JSON object a line on stderr, with the keys and levels of the reference's logrus.
 
 import {type Logger, pino} from 'pino'
-import type {LogLevel} from './flags.ts'
+import type {LogLevel} from './log-level.ts'
 
 /** Fields first, then the message, as pino has it. */
 export type Log = Pick<Logger, 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal' | 'level'>

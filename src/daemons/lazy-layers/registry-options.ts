@@ -8,37 +8,32 @@ import {createDockerKeychain} from '../../lib/registry/docker-config.ts'
 import type {Timeouts} from '../../lib/registry/http.ts'
 import {chainKeychains, type Keychain} from '../../lib/registry/keychain.ts'
 import type {RegistryOptions} from '../../lib/registry/registry.ts'
-import {packageVersion} from '../version.ts'
+import type {Log} from '../process/log.ts'
+import {packageVersion} from '../process/version.ts'
 import type {MirrorConfig, SnapshotterConfig} from './config.ts'
-import {type CriKeychain, createCriKeychain} from './cri-keychain.ts'
-import type {Log} from './log.ts'
 
 type Environment = Readonly<Record<string, string | undefined>>
 
 /** The keychains that are switched on; disposed when the daemon ends. */
 export interface DaemonKeychains extends AsyncDisposable {
-  /** Docker's files, then the cluster's secrets, then what the kubelet sent, as in the reference. */
+  /** Docker's files, then the cluster's secrets, then what the daemon itself was told, as in the reference. */
   readonly all: Keychain
-  readonly cri: CriKeychain | undefined
 }
 
+/** `told` has the credentials that others send to the daemon. */
 export async function openKeychains(
   config: SnapshotterConfig,
-  env: Environment,
-  log: Log,
+  {env, log, told}: {readonly env: Environment; readonly log: Log; readonly told: Keychain | undefined},
 ): Promise<DaemonKeychains> {
-  const {kubeconfigKeychain, criKeychain} = config
+  const {kubeconfigKeychain} = config
   const docker = createDockerKeychain({env, uid: process.getuid?.()})
   const cluster = kubeconfigKeychain && (await openCluster(kubeconfigKeychain.path, env, log))
-  const cri = criKeychain && createCriKeychain(criKeychain.imageServicePath)
-  const keychains = [docker, cluster, cri].filter(keychain => keychain !== undefined)
+  const keychains = [docker, cluster, told].filter(keychain => keychain !== undefined)
   return {
     all: chainKeychains(keychains, error =>
       log.warn({error: describeError(error)}, 'failed to look for credentials'),
     ),
-    cri,
     async [Symbol.asyncDispose]() {
-      cri?.[Symbol.dispose]()
       await cluster?.[Symbol.asyncDispose]()
     },
   }
@@ -47,16 +42,29 @@ export async function openKeychains(
 async function openCluster(path: string, env: Environment, log: Log): Promise<KubernetesKeychain> {
   const {openKubernetesKeychain} = await import('../../lib/kubernetes/kubernetes-keychain.ts')
   return openKubernetesKeychain({
-    path: path || env.KUBECONFIG || join(env.HOME || homedir(), '.kube/config'),
+    path: path || env.KUBECONFIG || join(homeOf(env), '.kube/config'),
     onFailure: reason => log.warn({error: reason}, 'no credentials from the cluster'),
   })
 }
 
-/** Options of `openRegistry` for everything that the daemon reads. */
+/** Services have no HOME, containers may have no entry in passwd either; then it is `/`, as runtimes choose. */
+function homeOf(env: Environment): string {
+  if (env.HOME) return env.HOME
+  try {
+    return homedir()
+  } catch {
+    return '/'
+  }
+}
+
+/** Options of `openRegistry` for everything that the daemon reads. `program` is what it calls itself. */
 export function registryOptions(
   config: SnapshotterConfig,
-  keychain: Keychain,
-  env: Environment,
+  {
+    keychain,
+    env,
+    program,
+  }: {readonly keychain: Keychain; readonly env: Environment; readonly program: string},
 ): RegistryOptions {
   const {resolver, blob} = config
   return {
@@ -70,7 +78,7 @@ export function registryOptions(
       httpsProxy: env.https_proxy || env.HTTPS_PROXY,
       noProxy: env.no_proxy || env.NO_PROXY,
     },
-    userAgent: `containerd-stargz-grpc/${packageVersion()}`,
+    userAgent: `${program}/${packageVersion()}`,
   }
 }
 
@@ -78,8 +86,6 @@ function mirrorOf({host, insecure, headers, requestTimeoutMs}: MirrorConfig) {
   const timeouts = requestTimeoutMs === undefined ? undefined : timeoutsOf(requestTimeoutMs)
   return {address: host, plainHttp: insecure, headers, timeouts}
 }
-
-/** Nothing may take longer: to connect, to begin an answer, to go on with it. */
 
 /** A body that goes quiet is asked for again: waiting for it as long as for an answer would fail whole mounts. */
 const MAX_BODY_IDLE_MS = 10_000

@@ -2,28 +2,33 @@
 
 import {dirname, join} from 'node:path'
 import {CodedError} from '../../lib/errors/coded-error.ts'
-import {openDataFileSystem} from '../../lib/fuse/data-files.ts'
-import {createErofsBackend} from '../../lib/fuse/erofs-backend.ts'
-import {openKeeper} from '../../lib/fuse/keeper.ts'
-import {createTreeBackend} from '../../lib/fuse/tree-backend.ts'
-import {openTreeFileSystem} from '../../lib/fuse/tree-file-system.ts'
+import type {FuseLog} from '../../lib/fuse/fuse-log.ts'
+import {type Keeper, openKeeper} from '../../lib/fuse/keeper.ts'
+import {openDataFileSystem} from '../../lib/fuse-data/data-files.ts'
+import {createErofsBackend} from '../../lib/fuse-data/erofs-backend.ts'
+import {createTreeBackend} from '../../lib/fuse-tree/tree-backend.ts'
+import {openTreeFileSystem} from '../../lib/fuse-tree/tree-file-system.ts'
 import type {MountBackend} from '../../lib/layer/ports.ts'
 import {canMountErofs} from '../../lib/mount/mount-erofs.ts'
 import type {SnapshotterConfig} from './config.ts'
-import type {Log} from './log.ts'
 import {overlayOptionsOfThisMachine} from './overlay-options.ts'
 
 /** The backend that is configured, or the best that this kernel has. */
-export async function openBackend(root: string, config: SnapshotterConfig, log: Log): Promise<MountBackend> {
+export async function openBackend(
+  root: string,
+  {
+    config,
+    keeper,
+    log,
+  }: {readonly config: SnapshotterConfig; readonly keeper: Keeper | undefined; readonly log: FuseLog},
+): Promise<MountBackend> {
   const {mountBackend: wanted} = config
-  const keeper =
-    config.keeper && (await openKeeper({directory: keeperDirectory(root, config.keeper.address)}))
   if (keeper) log.info({}, 'Start snapshotter with fusemanager mode')
   const options = {deadlineMs: config.blob.fetchTimeoutMs, log, keeper}
   if (wanted !== 'fuse') {
     if (await canMountErofs(root)) {
       log.info({backend: 'erofs'}, 'mounting layers')
-      // Snapshots are beside our own directory.
+      // They are beside our own directory.
       const [mountpoint, mountsBelow] = [join(root, 'data'), dirname(root)]
       return createErofsBackend(await openDataFileSystem({...options, mountpoint, mountsBelow}))
     }
@@ -42,6 +47,11 @@ export async function openBackend(root: string, config: SnapshotterConfig, log: 
     passthroughDirectory: config.fuse.passthrough ? join(root, 'passthrough') : undefined,
   })
   return createTreeBackend(trees, opaque)
+}
+
+/** The process that keeps mounts over a restart, unless it is switched off. */
+export async function openKeeperOf(root: string, config: SnapshotterConfig): Promise<Keeper | undefined> {
+  return config.keeper && (await openKeeper({directory: keeperDirectory(root, config.keeper.address)}))
 }
 
 /**

@@ -1,8 +1,8 @@
 // Layers out of registries, by the references in their snapshots' labels.
 
-import {openTocImage, tocImageName} from '../../lib/convert/toc-image.ts'
 import {CodedError} from '../../lib/errors/coded-error.ts'
-import type {LayerRequest} from '../../lib/layer/labels.ts'
+import {openTocImage, tocImageName} from '../../lib/external-toc/toc-image.ts'
+import type {LayerRequest} from '../../lib/layer/layer-request.ts'
 import type {LayerOrigin} from '../../lib/layer/ports.ts'
 import type {BlobSource, CallOptions} from '../../lib/oci/content-store.ts'
 import {OCI_LAYER_GZIP} from '../../lib/oci/media-type.ts'

@@ -2,10 +2,20 @@
 
 import {existsSync, readFileSync} from 'node:fs'
 
+const PARAMETERS = '/sys/module/overlay/parameters'
+
+/**
+ * `xino=on` where the kernel knows it: files of all layers are then on one device, with numbers of their own, as programs
+ * like `du -x`, `find -xdev` and `rsync -x` expect. Where numbers have no room for that, the kernel goes on without.
+ */
+export function inodeOptionsOfThisMachine(): string[] {
+  return existsSync(`${PARAMETERS}/xino_auto`) ? ['xino=on'] : []
+}
+
 /** `index=off` where the kernel knows it, since layers are lower directories of many mounts; `userxattr` without root. */
 export function overlayOptionsOfThisMachine(): string[] {
   return [
-    ...(existsSync('/sys/module/overlay/parameters/index') ? ['index=off'] : []),
+    ...(existsSync(`${PARAMETERS}/index`) ? ['index=off'] : []),
     ...(inUserNamespace() ? ['userxattr'] : []),
   ]
 }

@@ -1,6 +1,8 @@
 // gRPC over a unix socket, the serving side: handlers are async functions that throw CodedErrors.
 
+import {once} from 'node:events'
 import {chmod} from 'node:fs/promises'
+import {createServer, type Socket} from 'node:net'
 import {
   create,
   type DescMessage,
@@ -13,13 +15,16 @@ import {
   toBinary,
 } from '@bufbuild/protobuf'
 import * as grpc from '@grpc/grpc-js'
-import {type GrpcFailure, isGrpcFailure} from '../lib/containerd/grpc.ts'
-import {codeOf, describeError, type ErrorCode} from '../lib/errors/coded-error.ts'
+import {type GrpcFailure, isGrpcFailure} from '../../lib/containerd/grpc.ts'
+import {codeOf, describeError, type ErrorCode} from '../../lib/errors/coded-error.ts'
+import {peerProcess} from '../../lib/native/system-calls.ts'
 
 /** What a handler knows of its call. */
 export interface ServedCall {
   /** Aborted when the caller gives up, or goes away. */
   readonly signal: AbortSignal
+  /** The id of the process that has connected, as this one sees it; undefined when that is not known. */
+  readonly caller: number | undefined
 }
 
 /** The method's implementation: an answer, or for a stream the answers. */
@@ -63,6 +68,13 @@ export function createGrpcServer(onFailure: (method: string, error: unknown) => 
     'grpc.max_send_message_length': MAX_MESSAGE_SIZE,
   })
 
+  // A listener of ours, because the library does not tell who has connected.
+  const connections = server.createConnectionInjector(grpc.ServerCredentials.createInsecure())
+  const listener = createServer(socket => {
+    noteCaller(socket)
+    connections.injectConnection(socket)
+  })
+
   function fail(path: string, error: unknown, signal: AbortSignal): grpc.ServiceError | GrpcFailure {
     if (!signal.aborted) onFailure(path, error)
     return statusOf(error)
@@ -71,7 +83,7 @@ export function createGrpcServer(onFailure: (method: string, error: unknown) => 
   function addUnary(path: string, codec: Codec, handle: UntypedHandler): void {
     const answer: grpc.handleUnaryCall<unknown, unknown> = (call, reply) => {
       const signal = signalOf(call)
-      handle(call.request, {signal, metadata: call.metadata}).then(
+      handle(call.request, {signal, caller: callerOf(call), metadata: call.metadata}).then(
         message => reply(null, message),
         error => reply(fail(path, error, signal)),
       )
@@ -83,7 +95,11 @@ export function createGrpcServer(onFailure: (method: string, error: unknown) => 
     const answer: grpc.handleServerStreamingCall<unknown, unknown> = call => {
       const signal = signalOf(call)
       const send = async () => {
-        for await (const message of handle(call.request, {signal, metadata: call.metadata})) {
+        for await (const message of handle(call.request, {
+          signal,
+          caller: callerOf(call),
+          metadata: call.metadata,
+        })) {
           if (call.write(message) || signal.aborted) continue
           await new Promise<void>(resolve => {
             call.once('drain', resolve)
@@ -107,28 +123,41 @@ export function createGrpcServer(onFailure: (method: string, error: unknown) => 
       }
     },
     addRaw(path, handler) {
-      addUnary(path, RAW_CODEC, (request, {metadata, signal}) =>
-        handler(request as Buffer, metadata, {signal}),
-      )
+      addUnary(path, RAW_CODEC, (request, {metadata, ...call}) => handler(request as Buffer, metadata, call))
     },
     async listen(socketPath) {
-      await new Promise<void>((resolve, reject) => {
-        server.bindAsync(`unix:${socketPath}`, grpc.ServerCredentials.createInsecure(), error => {
-          if (error) reject(error)
-          else resolve()
-        })
-      })
+      listener.listen(socketPath)
+      await once(listener, 'listening')
       await chmod(socketPath, 0o600)
     },
     [Symbol.asyncDispose]: () =>
       new Promise(resolve => {
         const timer = setTimeout(() => server.forceShutdown(), CLOSE_GRACE_MS)
+        listener.close()
         server.tryShutdown(() => {
           clearTimeout(timer)
           resolve()
         })
       }),
   }
+}
+
+/** What the library passes on of a connection is its remote address, of which unix sockets have none. */
+const CALLER_PREFIX = 'process '
+
+function noteCaller(socket: Socket): void {
+  const {fd} = (socket as unknown as {readonly _handle?: {readonly fd?: number}})._handle ?? {}
+  if (fd === undefined || fd < 0) return
+  try {
+    Object.defineProperty(socket, 'remoteAddress', {value: CALLER_PREFIX + peerProcess(fd)})
+  } catch {
+    // It has gone already.
+  }
+}
+
+function callerOf(call: {getPeer(): string}): number | undefined {
+  const peer = call.getPeer()
+  return peer.startsWith(CALLER_PREFIX) ? Number(peer.slice(CALLER_PREFIX.length)) : undefined
 }
 
 interface UntypedCall extends ServedCall {

@@ -6,8 +6,9 @@ import {Session} from 'node:inspector/promises'
 import type {ListenOptions} from 'node:net'
 import {setTimeout as sleep} from 'node:timers/promises'
 import {CodedError, describeError} from '../../lib/errors/coded-error.ts'
+import type {Metrics} from '../lazy-layers/metrics.ts'
 import {makeWayForSocket} from './listen-socket.ts'
-import type {Metrics} from './metrics.ts'
+import type {ServiceState} from './service-state.ts'
 
 type Answer = (request: IncomingMessage, response: ServerResponse) => Promise<void>
 
@@ -15,8 +16,15 @@ type Answer = (request: IncomingMessage, response: ServerResponse) => Promise<vo
 const MAX_PROFILE_S = 300
 const DEFAULT_PROFILE_S = 30
 
-/** Serves `/metrics` at `host:port` until disposed. Throws `invalid-argument`, `failed-precondition`. */
-export async function serveMetrics(address: string, metrics: Metrics): Promise<AsyncDisposable> {
+/**
+ * Serves `/metrics` at `host:port` until disposed, and `/readyz`, as Kubernetes asks: 503 before the daemon serves and while it
+ * stops. Throws `invalid-argument`, `failed-precondition`.
+ */
+export async function serveMetrics(
+  address: string,
+  metrics: Metrics,
+  state: ServiceState,
+): Promise<AsyncDisposable> {
   const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^:[\]]*)):(\d{1,5})$/.exec(address)
   const port = Number(match?.[3])
   if (!match || port > 65535) {
@@ -30,6 +38,10 @@ export async function serveMetrics(address: string, metrics: Metrics): Promise<A
     '/metrics': async (_, response) => {
       const {text, contentType} = await metrics.read()
       response.setHeader('content-type', contentType).end(text)
+    },
+    '/readyz': async (_, response) => {
+      const {isReady} = state
+      response.writeHead(isReady ? 200 : 503).end(isReady ? 'ok\n' : 'not serving\n')
     },
   })
 }

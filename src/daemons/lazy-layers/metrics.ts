@@ -1,8 +1,8 @@
 // Prometheus metrics: the reference's names, fed by layer events and by the status of layers, and a few of ours.
 
 import {Counter, collectDefaultMetrics, Gauge, Histogram, Registry} from 'prom-client'
-import type {LayerEvents, LayerObserver} from '../../lib/snapshot/layer-observer.ts'
-import type {LazyLayerStatus} from '../../lib/snapshot/lazy-layer-status.ts'
+import type {LayerEvents, LayerObserver} from '../../lib/layer/layer-observer.ts'
+import type {LazyLayerStatus} from '../../lib/layer/lazy-layer-status.ts'
 
 export interface Metrics {
   readonly observer: LayerObserver
@@ -74,7 +74,7 @@ export function createMetrics(): Metrics {
     registers,
   })
 
-  const handlers: {readonly [N in keyof LayerEvents]: (fields: LayerEvents[N]) => void} = {
+  const handlers: {readonly [N in keyof LayerEvents]?: (fields: LayerEvents[N]) => void} = {
     mounted: ({layer, durationMs}) => milliseconds.observe({operation_type: 'mount', layer}, durationMs),
     requested: ({layer, cause, durationMs, bytes, failed}) => {
       milliseconds.observe({operation_type: 'remote_registry_get', layer}, durationMs)
@@ -102,7 +102,7 @@ export function createMetrics(): Metrics {
       milliseconds.observe({operation_type: 'background_fetch_download', layer}, durationMs),
   }
   return {
-    observer: {event: (name, fields) => handlers[name](fields)},
+    observer: {event: (name, fields) => handlers[name]?.(fields)},
     follow: status => {
       registerLayerGauges(registry, status)
       updateHits = countHits(reads, status)

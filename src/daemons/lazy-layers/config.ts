@@ -29,6 +29,8 @@ export interface SnapshotterConfig {
   readonly backgroundFetch: boolean
   /** Background fetches at a time. */
   readonly maxConcurrency: number
+  /** Whether layers are read from the IPFS node of the daemon's user where their labels say that they are there. */
+  readonly ipfs: boolean
   readonly allowNoVerification: boolean
   readonly disableVerification: boolean
   readonly blob: {
@@ -49,6 +51,8 @@ export interface SnapshotterConfig {
     readonly hostsDir: string | undefined
   }
   readonly allowInvalidMountsOnRestart: boolean
+  /** Whether containers are one file system, with inode numbers of 64 bits. */
+  readonly oneDevice: boolean
   /** The process that holds mounts while no daemon runs; undefined when switched off. An empty address: ours to choose. */
   readonly keeper: {readonly address: string} | undefined
   /** `host:port` of the metrics; undefined without. */
@@ -59,6 +63,8 @@ export interface SnapshotterConfig {
 
 /** A configuration, and what the log should say about its file. */
 export interface LoadedConfig {
+  /** Its keys, those that it does not have with their defaults. */
+  readonly file: ConfigFile
   readonly config: SnapshotterConfig
   readonly unknownKeys: readonly string[]
   readonly withoutEffect: readonly KeyWithoutEffect[]
@@ -89,7 +95,12 @@ export function parseConfig(text: string, path: string): LoadedConfig {
   const parsed = configSchema.safeParse(table)
   if (!parsed.success) throw invalid(path, parsed.error.issues.map(describeIssue).join('; '))
   refuseUnsupported(parsed.data, path)
-  return {config: configOf(parsed.data), unknownKeys, withoutEffect: keysWithoutEffect(parsed.data)}
+  return {
+    file: parsed.data,
+    config: configOf(parsed.data),
+    unknownKeys,
+    withoutEffect: keysWithoutEffect(parsed.data),
+  }
 }
 
 /** Removes keys that no section has, and names them. */
@@ -120,7 +131,6 @@ function nameOf(path: readonly PropertyKey[]): string {
 
 /** What would silently be something else than was asked for. */
 function refuseUnsupported(file: ConfigFile, path: string): void {
-  if (file.ipfs) throw invalid(path, '"ipfs": layers are read from registries only; remove the key')
   const {cri_keychain, fuse_manager} = file
   for (const [key, value] of [
     ['cri_keychain.listen_path', cri_keychain.listen_path],
@@ -149,6 +159,7 @@ function configOf(file: ConfigFile): SnapshotterConfig {
     prefetch: !file.noprefetch,
     backgroundFetch: !file.no_background_fetch,
     maxConcurrency: file.max_concurrency || 2,
+    ipfs: file.ipfs || blob.ipfs,
     allowNoVerification: file.allow_no_verification,
     disableVerification: file.disable_verification,
     blob: {
@@ -176,6 +187,7 @@ function configOf(file: ConfigFile): SnapshotterConfig {
       hostsDir: resolver.config_path || undefined,
     },
     allowInvalidMountsOnRestart: file.snapshotter.allow_invalid_mounts_on_restart,
+    oneDevice: file.snapshotter.one_device,
     keeper: fuse_manager.enable ? {address: fuse_manager.address} : undefined,
     metricsAddress: (!file.no_prometheus && file.metrics_address) || undefined,
     debugAddress: file.debug_address || undefined,

@@ -50,6 +50,8 @@ export const configSchema = z.strictObject({
       valid_interval: seconds.default(60),
       check_always: z.boolean().default(false),
       chunk_size: size.default(50_000),
+      /** As the key of the same name at the top: the reference's documents have it here. */
+      ipfs: z.boolean().default(false),
       /** 0 or less: the default, because without time every read of what is missing would fail. */
       fetching_timeout_sec: seconds.default(DEFAULT_FETCHING_TIMEOUT),
       force_single_range_mode: z.boolean().default(false),
@@ -103,6 +105,8 @@ export const configSchema = z.strictObject({
   snapshotter: z
     .strictObject({
       allow_invalid_mounts_on_restart: z.boolean().default(false),
+      /** Ours: overlayfs's `xino=on`. */
+      one_device: z.boolean().default(true),
     })
     .prefault({}),
   fuse_manager: z
