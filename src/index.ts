@@ -6,18 +6,19 @@ import type {BulkCodec} from './lib/compression/codec.ts'
 import type {Compressor} from './lib/compression/layer-format.ts'
 import {buildLayer as buildWith} from './lib/convert/build-layer.ts'
 import type {ConvertedBlob} from './lib/convert/convert-layer.ts'
-import {type VerifiedLayer, verifyLayer as verifyWith} from './lib/convert/verify-layer.ts'
 import {CodedError} from './lib/errors/coded-error.ts'
 import {estargzCompressor, externalTocCompressor} from './lib/estargz/compressor.ts'
 import {createBulkCodec} from './lib/native/bulk-codec.ts'
 import type {BlobSource, CallOptions} from './lib/oci/content-store.ts'
 import type {Descriptor} from './lib/oci/descriptor.ts'
 import type {Digest} from './lib/oci/digest.ts'
-import type {LayerCompression} from './lib/oci/media-type.ts'
+import {type VerifiedLayer, verifyLayer as verifyWith} from './lib/verify/verify-layer.ts'
 import {zstdChunkedCompressor} from './lib/zstdchunked/compressor.ts'
 
+export {openBytesBlob} from './lib/blob/bytes-blob.ts'
+export {openFile} from './lib/blob/file-blob.ts'
+export {windowedBlob} from './lib/blob/windowed-blob.ts'
 export type {ConvertedBlob} from './lib/convert/convert-layer.ts'
-export type {VerifiedLayer} from './lib/convert/verify-layer.ts'
 export {CodedError, codeOf, describeError, type ErrorCode} from './lib/errors/coded-error.ts'
 export {findFile} from './lib/estargz/find-file.ts'
 export type {Finding, FindingKind} from './lib/estargz/finding.ts'
@@ -32,15 +33,13 @@ export {
   readFile,
 } from './lib/estargz/open-layer.ts'
 export type {Toc, TocEntry} from './lib/estargz/toc.ts'
-export {openBytesBlob} from './lib/io/bytes-blob.ts'
-export {openFile} from './lib/io/file-blob.ts'
-export {windowedBlob} from './lib/io/windowed-blob.ts'
 export {TOC_DIGEST} from './lib/oci/annotations.ts'
 export type {BlobSource, CallOptions} from './lib/oci/content-store.ts'
 export type {Descriptor} from './lib/oci/descriptor.ts'
 export {type Digest, isDigest, parseDigest} from './lib/oci/digest.ts'
 export type {LayerCompression} from './lib/oci/media-type.ts'
 export {type HttpBlobOptions, openHttpBlob} from './lib/registry/http-blob.ts'
+export type {VerifiedLayer} from './lib/verify/verify-layer.ts'
 
 export interface BuildLayerOptions extends CallOptions {
   /**
@@ -48,8 +47,6 @@ export interface BuildLayerOptions extends CallOptions {
    * has resolved.
    */
   readonly write: (bytes: Uint8Array) => void | Promise<void>
-  /** How the source is compressed. Default: not at all. */
-  readonly compression?: LayerCompression
   /** Default: eStargz. `zstd:chunked-stargz` is the dialect of stargz-snapshotter, the other that of Podman and CRI-O. */
   readonly format?: 'estargz' | 'zstd:chunked' | 'zstd:chunked-stargz'
   /**

@@ -1,18 +1,18 @@
 // The reader for everywhere: lists and reads lazily pullable layers in browsers, workers and Node, with nothing of Node.
 // Imported as `ctr-remote/reader`.
 
+import {webDigestOf} from './lib/blob/web-sha256.ts'
 import {CodedError} from './lib/errors/coded-error.ts'
 import {createLayerReader, type LayerReader} from './lib/estargz/layer-reader.ts'
 import {gunzipPrefix} from './lib/io/web-inflate.ts'
-import {webDigestOf} from './lib/io/web-sha256.ts'
 
+export {openBytesBlob} from './lib/blob/bytes-blob.ts'
+export {windowedBlob} from './lib/blob/windowed-blob.ts'
 export {CodedError, codeOf, describeError, type ErrorCode} from './lib/errors/coded-error.ts'
 export {findFile} from './lib/estargz/find-file.ts'
 export type {Chunk, LayerFile} from './lib/estargz/index-toc.ts'
 export type {ChunkSource, LayerReader, OpenLayer, OpenLayerOptions} from './lib/estargz/layer-reader.ts'
 export type {Toc, TocEntry} from './lib/estargz/toc.ts'
-export {openBytesBlob} from './lib/io/bytes-blob.ts'
-export {windowedBlob} from './lib/io/windowed-blob.ts'
 export {TOC_DIGEST} from './lib/oci/annotations.ts'
 export type {BlobSource, CallOptions} from './lib/oci/content-store.ts'
 export {type Digest, isDigest, parseDigest} from './lib/oci/digest.ts'

@@ -21,6 +21,8 @@ export interface FlagShape {
   readonly type: 'boolean' | 'option'
   readonly char?: string | undefined
   readonly aliases?: readonly string[] | undefined
+  /** Whether `--no-NAME` switches it off, as one does that is on unless told otherwise. */
+  readonly allowNo?: boolean | undefined
 }
 
 /** The flags that may stand before the command: those of `ctr`, and ours. */
@@ -65,7 +67,7 @@ export function parseInvocation(argv: readonly string[]): Invocation {
 
 /**
  * Rewrites Go's spellings into oclif's: `-platform x` and `-platform=x` (one dash before a long name), and `--oci=true`
- * or `--oci=false` for switches, where false leaves the flag out. Values and what follows `--` stay as they are.
+ * or `--oci=false` for switches, where false leaves the flag out, or switches off what is on without it. Values and what follows `--` stay as they are.
  */
 export function normalizeFlags(
   argv: readonly string[],
@@ -88,7 +90,9 @@ export function normalizeFlags(
       if (value === undefined && index + 1 < argv.length) normalized.push(argv[(index += 1)]!)
     } else if (value === undefined || GO_TRUE.has(value)) {
       normalized.push(dashed)
-    } else if (!GO_FALSE.has(value)) {
+    } else if (GO_FALSE.has(value)) {
+      if (flag.allowNo) normalized.push(`--no-${name}`)
+    } else {
       throw new CodedError('invalid-argument', `Cannot use ${JSON.stringify(token)}: expected true or false`)
     }
   }

@@ -1,29 +1,11 @@
 // What the flags of `convert` and `optimize` ask for, with the reference's conflicts (reference flags: image convert).
 
+import type {EstargzFormat, LayerFormat, LazyFormat} from '../lib/convert/layer-format.ts'
 import {CodedError} from '../lib/errors/coded-error.ts'
 
-/** How layers are to be written. Sizes are in bytes; 0 stands for the format's default. */
-export type LayerFormat =
-  | {
-      readonly kind: 'estargz'
-      readonly level: number
-      readonly chunkSize: number
-      readonly minChunkSize: number
-      readonly externalToc: boolean
-      /** Keeps the tar as it is, so that DiffIDs stay; the TOC must then be external. */
-      readonly keepDiffId: boolean
-    }
-  | {
-      readonly kind: 'zstdchunked'
-      readonly level: number
-      readonly chunkSize: number
-      readonly dialect: 'podman' | 'stargz'
-    }
-  /** The tar as it is, bare, or compressed in one piece. Only zstd has a level. */
-  | {readonly kind: 'plain'; readonly compression: 'none' | 'gzip' | 'zstd'; readonly level: number}
-
-export interface Conversion {
-  readonly format: LayerFormat
+/** What is asked for, of the formats that the command has. */
+export interface Conversion<Format extends LayerFormat = LayerFormat> {
+  readonly format: Format
   readonly oci: boolean
   /** For people, on stderr. */
   readonly warnings: readonly string[]
@@ -103,7 +85,9 @@ function requireOci(converter: string, flags: {readonly oci: boolean}): void {
 }
 
 /** What `optimize` is asked for. */
-export function optimizeConversion(flags: ConversionFlags & {readonly reuse: boolean}): Conversion {
+export function optimizeConversion(
+  flags: ConversionFlags & {readonly reuse: boolean},
+): Conversion<LazyFormat> {
   if (flags.reuse && flags['estargz-external-toc']) {
     throw invalid(
       '--reuse cannot be used with --estargz-external-toc: TOCs of reused layers are inside of them',
@@ -115,7 +99,7 @@ export function optimizeConversion(flags: ConversionFlags & {readonly reuse: boo
 
 function lazyFormat(
   flags: ConversionFlags & Partial<Pick<ConvertFlags, 'estargz-keep-diff-id'>>,
-): LayerFormat {
+): LazyFormat {
   if (flags.zstdchunked) {
     return {
       kind: 'zstdchunked',
@@ -129,9 +113,13 @@ function lazyFormat(
     level: flags['estargz-compression-level'],
     chunkSize: flags['estargz-chunk-size'],
     minChunkSize: flags['estargz-min-chunk-size'],
-    externalToc: flags['estargz-external-toc'],
-    keepDiffId: flags['estargz-keep-diff-id'] ?? false,
+    toc: tocPlace(flags),
   }
+}
+
+function tocPlace(flags: Parameters<typeof lazyFormat>[0]): EstargzFormat['toc'] {
+  if (!flags['estargz-external-toc']) return 'inside'
+  return flags['estargz-keep-diff-id'] ? 'outside-lossless' : 'outside'
 }
 
 /** The reference runs an external gunzip, because Go's is slow. */

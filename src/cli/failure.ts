@@ -3,7 +3,7 @@
 import {CLIError} from '@oclif/core/errors'
 import {codeOf, describeError, type ErrorCode} from '../lib/errors/coded-error.ts'
 
-const EXIT_CODES: Readonly<Record<ErrorCode, number>> = {
+export const EXIT_CODES: Readonly<Record<ErrorCode, number>> = {
   internal: 1,
   'invalid-argument': 2,
   'not-found': 3,
@@ -27,11 +27,11 @@ export interface Failure {
 /** Any thrown value as a failure; `interrupted` is the exit code of the signal that cancelled the process, if one did. */
 export function failureOf(error: unknown, interrupted: number | undefined): Failure {
   // Whatever breaks after a signal breaks because of it.
-  // Only parsing the command line throws oclif's errors.
-  const code = error instanceof CLIError ? 'invalid-argument' : codeOf(error)
   if (interrupted !== undefined) {
     return {code: 'cancelled', message: 'Cancelled', exitCode: interrupted}
   }
+  // Our own commands' are translated where they are thrown (`explainUsage`); these are of oclif's plugins.
+  const code = error instanceof CLIError ? 'invalid-argument' : codeOf(error)
   return {code, message: messageFor(error), exitCode: EXIT_CODES[code]}
 }
 

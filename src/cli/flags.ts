@@ -8,12 +8,13 @@ const duration = Flags.custom<number>({parse: async text => parseDurationMs(text
 
 /** Understood by every command, before or after its name. */
 export const globalFlags = {
-  store: Flags.option({options: ['auto', 'containerd', 'local'] as const})({
+  store: Flags.option({options: ['auto', 'containerd', 'local', 'podman'] as const})({
     helpGroup: 'GLOBAL',
-    description: 'where images live; auto takes containerd when its socket is there',
+    description:
+      'where images live; auto takes containerd when its socket is there; podman is for rpull, ls, rm and lazy status',
     env: 'CTR_REMOTE_STORE',
     default: 'auto',
-    helpValue: 'auto|containerd|local',
+    helpValue: 'auto|containerd|local|podman',
   }),
   'data-dir': Flags.string({
     helpGroup: 'GLOBAL',
@@ -46,6 +47,24 @@ export const globalFlags = {
   }),
   verbose: Flags.boolean({char: 'v', helpGroup: 'GLOBAL', description: 'say which store is used'}),
   debug: Flags.boolean({helpGroup: 'GLOBAL', description: 'say more, and where errors come from'}),
+}
+
+/** containerd as a service of this machine. */
+export const containerdServiceFlags = {
+  'containerd-unit': Flags.string({description: "containerd's unit", default: 'containerd.service'}),
+  containerd: Flags.string({description: "containerd's program (default: what its unit starts)"}),
+  'containerd-config': Flags.string({
+    description: "containerd's configuration file (default: what its unit says)",
+  }),
+}
+
+/** Where the layer store listens whose images Podman sees. */
+export const layerStoreFlags = {
+  'store-address': Flags.string({
+    description: "stargz-store's socket, with --store podman",
+    env: 'STARGZ_STORE_ADDRESS',
+    default: '/var/lib/stargz-store/store.sock',
+  }),
 }
 
 /** How to reach and to trust a registry. */
@@ -114,6 +133,15 @@ export const snapshotterFlag = {
   }),
 }
 
+/** The snapshotter of lazily pulled images. */
+export const lazySnapshotterFlag = {
+  snapshotter: Flags.string({
+    description: "the snapshotter's name in containerd",
+    env: 'CONTAINERD_SNAPSHOTTER',
+    default: 'stargz',
+  }),
+}
+
 /** Which platforms of an image are meant. */
 export const platformFlags = {
   platform: Flags.string({
@@ -122,7 +150,17 @@ export const platformFlags = {
     multipleNonGreedy: true,
     delimiter: ',',
   }),
-  'all-platforms': Flags.boolean({description: 'all platforms of the image', exclusive: ['platform']}),
+  'all-platforms': Flags.boolean({
+    // As the reference's documents call it once.
+    aliases: ['all-platform'],
+    description: 'all platforms of the image',
+    exclusive: ['platform'],
+  }),
+}
+
+/** How results are shown to people. */
+export const digestFlags = {
+  'no-trunc': Flags.boolean({description: 'show digests whole'}),
 }
 
 /** How work is shown while it lasts; always on stderr. */
@@ -182,6 +220,10 @@ export const conversionFlags = {
     description: 'who shall read zstd:chunked layers lazily: Podman and CRI-O, or stargz-snapshotter',
     default: 'podman',
     helpValue: 'podman|stargz',
+  }),
+  'max-layer-size': Flags.integer({
+    description: 'largest layer that is accepted, decompressed, in bytes (default: what TMPDIR has room for)',
+    min: 1,
   }),
   oci: Flags.boolean({description: 'convert Docker media types to OCI media types'}),
   format: Flags.string({

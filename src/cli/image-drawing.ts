@@ -1,8 +1,9 @@
 // An image drawn as a tree: its documents, and the layers with what makes them lazy.
 
+import type {ManifestSummary} from '../lib/image/image-summary.ts'
 import {EXTERNAL_TOC_LAYER, TOC_DIGEST} from '../lib/oci/annotations.ts'
 import type {Descriptor} from '../lib/oci/descriptor.ts'
-import type {ManifestSummary} from './image-summary.ts'
+import {shortenDigests} from './digests.ts'
 import {formatBytes} from './units.ts'
 
 /** A line of the tree and what hangs below it. */
@@ -11,12 +12,18 @@ interface Branch {
   readonly below: readonly Branch[]
 }
 
-/** Lines about an image whose root is `root`. */
-export function drawImage(name: string, root: Descriptor, summaries: readonly ManifestSummary[]): string {
+/** Lines about an image whose root is `root`; digests are short unless `whole`. */
+export function drawImage(
+  name: string,
+  root: Descriptor,
+  summaries: readonly ManifestSummary[],
+  {whole}: {readonly whole: boolean},
+): string {
   const isIndex = summaries.length !== 1 || summaries[0]!.descriptor.digest !== root.digest
   const manifests = summaries.map(branchOf)
   const below = isIndex ? [{text: describe(root), below: manifests}] : manifests
-  return [name, ...drawBelow(below, '')].join('\n')
+  const drawn = drawBelow(below, '').join('\n')
+  return `${name}\n${whole ? drawn : shortenDigests(drawn)}`
 }
 
 function branchOf({descriptor, platform, manifest}: ManifestSummary): Branch {

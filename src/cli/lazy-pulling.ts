@@ -1,14 +1,18 @@
 // Pulls an image lazily into containerd, and tells what came of it.
 
-import {labelledTarget} from '../lib/convert/distribution-source.ts'
-import type {PlatformSelection} from '../lib/convert/image-tree.ts'
+import {labelledTarget} from '../lib/copy/distribution-source.ts'
 import {CodedError} from '../lib/errors/coded-error.ts'
-import {saysLazy} from '../lib/transport/lazy-labels.ts'
-import {type PulledLayer, pullLazily} from '../lib/transport/lazy-pull.ts'
+import type {PlatformSelection} from '../lib/image/image-tree.ts'
+import {announceImage, readAhead} from '../lib/rpull/announce-image.ts'
+import {saysLazy} from '../lib/rpull/lazy-labels.ts'
+import {type PulledLayer, pullLazily} from '../lib/rpull/lazy-pull.ts'
 import {canonicalImageName} from '../lib/transport/store-image.ts'
+import {resolveAhead} from './resolve-ahead.ts'
 import type {Session} from './session.ts'
 
 export interface LazyPullRequest {
+  /** Where the image is; its layers say so to the snapshotter, too. */
+  readonly from: 'registry' | 'ipfs'
   readonly platforms: PlatformSelection
   readonly labels: Readonly<Record<string, string>>
   readonly snapshotter: string
@@ -26,33 +30,43 @@ export interface LazyPullReport {
   readonly layers: readonly {readonly digest: string; readonly state: string; readonly reason?: string}[]
 }
 
-/** Pulls `ref`; throws `unsupported` for a store without snapshots. */
+/** Pulls `ref`, the CID of one in IPFS; throws `unsupported` for a store without snapshots. */
 export async function pullIntoSnapshots(
   session: Session,
   ref: string,
   request: LazyPullRequest,
 ): Promise<LazyPullReport> {
   const {signal, say} = session
-  await using source = await session.source({transport: 'docker', reference: ref})
-  const root = source.resolve({signal})
-  // Seen by whoever awaits it. What speaks to containerd is loaded while the registry is asked.
-  root.catch(() => undefined)
+  const isIpfs = request.from === 'ipfs'
+  await using named = await session.source(
+    isIpfs ? {transport: 'ipfs', cid: ref} : {transport: 'docker', reference: ref},
+  )
+  const {platforms, skipContentVerify} = request
+  const source = readAhead(await resolveAhead(named, {signal}), {platforms, signal})
   const store = await session.store()
   if (store.kind !== 'containerd') throw noSnapshots(ref)
-  const {openRemoteSnapshotter} = await import('./remote-snapshotter.ts')
-  const reference = canonicalImageName(ref)
-  const [place, snapshots] = await Promise.all([
-    session.target({transport: 'store', name: ref}),
-    openRemoteSnapshotter(store, {name: request.snapshotter, reference, signal}),
-  ])
-  await using target = labelledTarget(place, ref)
+  const {openRemoteSnapshotter} = await import('../lib/rpull/remote-snapshotter.ts')
+  const reference = isIpfs ? ref : canonicalImageName(ref)
+  const opening = openRemoteSnapshotter(store, {name: request.snapshotter, reference, signal})
+  using announced = new DisposableStack()
+  const over = announced.adopt(new AbortController(), controller => controller.abort())
+  void announceImage(source, {
+    platforms,
+    reference,
+    skipContentVerify,
+    snapshots: opening,
+    content: store.content,
+    signal: AbortSignal.any([signal, over.signal]),
+  })
+  const [place, snapshots] = await Promise.all([session.target({transport: 'store', name: ref}), opening])
+  await using target = isIpfs ? place : labelledTarget(place, ref)
   const {name, isRemote} = snapshots
   if (!isRemote) say(`no layer will be lazy: the snapshotter "${name}" mounts none by itself`)
   const image = await session.watch(onProgress =>
-    pullLazily({...source, resolve: () => root}, target, {
-      platforms: request.platforms,
+    pullLazily(source, target, {
+      platforms,
       reference,
-      skipContentVerify: request.skipContentVerify,
+      skipContentVerify,
       snapshots,
       onFetch: ({digest, mediaType}) => request.print(`fetching ${digest.slice(0, 15)}... ${mediaType}`),
       onLayer: layer => {

@@ -1,20 +1,19 @@
 // Runs one command line: finds the command, runs it, and turns what comes of it into output and an exit code.
 
 import {resolve} from 'node:path'
-import {Config} from '@oclif/core/config'
+import type {Config} from '@oclif/core/config'
+import {CodedError} from '../lib/errors/coded-error.ts'
+import {interruptedExitCode, listenForInterrupts} from '../lib/terminal/interrupts.ts'
 import {asksForJson, type Invocation, parseInvocation} from './argv.ts'
+import {COMMANDS, findOwnCommand} from './command-table.ts'
 import {failureJson, failureOf} from './failure.ts'
 import {handOverToCtr} from './hand-over.ts'
-import {interruptedExitCode, listenForInterrupts} from './interrupts.ts'
 import {ignoreBrokenPipe} from './standard-streams.ts'
-import {closestName} from './suggestion.ts'
+import {NO_HOME} from './unknown-user.ts'
 import {versionLine} from './version.ts'
 
-/** The package's folder, seen from dist/cli/chunks or dist/cli, where the bundle puts this file. */
-const PACKAGE_ROOT = resolve(
-  import.meta.dirname,
-  import.meta.dirname.endsWith('chunks') ? '../../..' : '../..',
-)
+/** The package's folder, seen from dist/cli, where the bundle puts this file, as from here. */
+const PACKAGE_ROOT = resolve(import.meta.dirname, '../..')
 
 /** Runs `argv` and ends the process. */
 export async function main(argv: readonly string[]): Promise<never> {
@@ -38,24 +37,42 @@ export async function main(argv: readonly string[]): Promise<never> {
 
 async function run(invocation: Invocation): Promise<void> {
   if (invocation.kind === 'version') return print(versionLine())
-  const config = await loadConfig()
   const {words} = invocation
+  const own = invocation.kind === 'command' ? findOwnCommand(words) : undefined
+  if (own && invocation.kind === 'command') {
+    return runOwnCommand(own.id, [...invocation.globals, ...own.rest])
+  }
+  const config = await loadConfig()
   const found = findCommand(config, words)
   if (invocation.kind === 'help' && (found || isTopic(config, words))) {
     return help(config, found ? [found.id] : words)
   }
   if (found) {
+    requireHome(config, found.id)
     const globals = invocation.kind === 'command' ? invocation.globals : []
     await config.runCommand(found.id, [...globals, ...found.rest])
     return
   }
   if (isTopic(config, words)) return help(config, words)
   const asked = invocation.kind === 'help' ? {globals: [], words: [...words, '--help']} : invocation
-  handOverToCtr(asked, describeUnknown(config, words))
+  handOverToCtr(
+    asked,
+    config.commandIDs.map(id => id.replaceAll(':', ' ')),
+  )
 }
 
-function loadConfig(): Promise<Config> {
-  return Config.load({root: PACKAGE_ROOT, devPlugins: false, userPlugins: false})
+async function runOwnCommand(id: string, argv: string[]): Promise<void> {
+  const [{commandConfig}, {default: Command}] = await Promise.all([
+    import('./oclif-config.ts'),
+    COMMANDS[id]!(),
+  ])
+  Command.id = id
+  await new Command(argv, commandConfig(PACKAGE_ROOT)).runToEnd()
+}
+
+async function loadConfig(): Promise<Config> {
+  const {fullConfig} = await import('./oclif-config.ts')
+  return fullConfig(PACKAGE_ROOT)
 }
 
 /** The command whose words lead `words`, the longest that there is. */
@@ -70,6 +87,12 @@ function findCommand(
   return undefined
 }
 
+/** Completions are kept among the user's files, by oclif itself. */
+function requireHome({cacheDir}: Config, id: string): void {
+  if (!id.startsWith('autocomplete') || !cacheDir.startsWith(NO_HOME)) return
+  throw new CodedError('failed-precondition', 'Cannot keep completions: set XDG_CACHE_HOME or HOME')
+}
+
 /** True for the program itself and for a topic that no further word narrows down. */
 function isTopic(config: Config, words: readonly string[]): boolean {
   const names = words.filter(word => !word.startsWith('-'))
@@ -82,16 +105,6 @@ async function help(config: Config, words: readonly string[]): Promise<void> {
     config,
     words.filter(word => !word.startsWith('-')),
   )
-}
-
-function describeUnknown(config: Config, words: readonly string[]): string {
-  const name = words.slice(0, config.findTopic(words[0]!) ? 2 : 1).join(' ')
-  const names = [...config.commandIDs, ...config.topics.map(topic => topic.name)].map(id =>
-    id.replaceAll(':', ' '),
-  )
-  const closest = closestName(name, names)
-  const hint = closest === undefined ? '' : ` (did you mean "${closest}"?)`
-  return `Cannot run ${JSON.stringify(name)}${hint}: ctr-remote has no such command`
 }
 
 function report(error: unknown, argv: readonly string[]): void {

@@ -1,6 +1,5 @@
 // Asks for the password of `--user NAME`, as `ctr` does.
 
-import {createInterface} from 'node:readline/promises'
 import {Writable} from 'node:stream'
 
 /** `creds` with a password: its own, or one typed on the terminal. Without a terminal it stays as it is. */
@@ -9,6 +8,7 @@ export async function completeCredentials(
   signal: AbortSignal,
 ): Promise<string | undefined> {
   if (!creds || creds.includes(':') || !process.stdin.isTTY) return creds
+  const {createInterface} = await import('node:readline/promises')
   process.stderr.write(`Password of ${creds}: `)
   const silence = new Writable({write: (_chunk, _encoding, done) => done()})
   const terminal = createInterface({input: process.stdin, output: silence, terminal: true})

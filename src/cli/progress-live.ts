@@ -2,7 +2,8 @@
 
 import {DefaultRenderer, Listr, ListrLogger, ProcessOutput} from 'listr2'
 import type {ProgressEvent} from '../lib/io/progress.ts'
-import {describeProgress, type ProgressView} from './progress.ts'
+import {describeProgress} from './progress-line.ts'
+import type {ProgressView} from './progress-view.ts'
 
 /** Items reported within this time of the first one share a list, milliseconds. */
 const GATHER_MS = 30

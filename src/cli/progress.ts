@@ -1,12 +1,8 @@
 // Shows progress on stderr: lines where a program or a log reads it, a live list on a terminal.
 
-import type {ProgressEvent, ProgressSink} from '../lib/io/progress.ts'
-import {formatBytes, formatDuration} from './units.ts'
-
-/** Something that shows events until it is disposed. */
-export interface ProgressView extends AsyncDisposable {
-  readonly sink: ProgressSink
-}
+import type {ProgressSink} from '../lib/io/progress.ts'
+import {describeProgress} from './progress-line.ts'
+import type {ProgressView} from './progress-view.ts'
 
 export interface ProgressViewOptions {
   readonly mode: 'auto' | 'plain' | 'none'
@@ -43,24 +39,4 @@ export function createPlainProgress(print: (line: string) => void, now: () => nu
     item.printedAt = time
     print(describeProgress(event, time - item.startedAt))
   }
-}
-
-/** One line about an event; `elapsedMs` is since the item started. */
-export function describeProgress(event: ProgressEvent, elapsedMs: number): string {
-  const {label, phase, doneBytes, totalBytes, note} = event
-  const details: string[] = []
-  if (phase === 'done' || phase === 'skipped') {
-    const bytes = doneBytes ?? totalBytes
-    details.push(phase, ...(bytes === undefined ? [] : [formatBytes(bytes)]))
-    if (phase === 'done') details.push(formatDuration(elapsedMs))
-  } else if (doneBytes !== undefined) {
-    details.push(
-      totalBytes === undefined
-        ? formatBytes(doneBytes)
-        : `${formatBytes(doneBytes)} / ${formatBytes(totalBytes)}`,
-    )
-    if (elapsedMs > 0) details.push(`${formatBytes(Math.round((doneBytes / elapsedMs) * 1000))}/s`)
-  }
-  if (note) details.push(note)
-  return details.length === 0 ? label : `${label}  ${details.join('  ')}`
 }

@@ -2,7 +2,9 @@
 
 import {readFile} from 'node:fs/promises'
 import {CodedError} from '../lib/errors/coded-error.ts'
-import type {Credentials, RequestLogEntry} from '../lib/registry-server/answer-request.ts'
+import {parseUser} from '../lib/registry/keychain.ts'
+import type {Credentials} from '../lib/registry-server/answer-from-store.ts'
+import type {RequestLogEntry} from '../lib/registry-server/answer-request.ts'
 import {formatBytes, formatDuration} from './units.ts'
 
 /** `127.0.0.1:5000`, `[::1]:5000` or `:5000` (every interface); throws `invalid-argument`. */
@@ -18,13 +20,16 @@ export function splitAddress(text: string): {readonly host: string; readonly por
   return {host: match[1] ?? (match[2] || '0.0.0.0'), port}
 }
 
-/** `user:password`; throws `invalid-argument`, without the text, which is secret. */
+/** Like the user of a client, but none without a password; throws `invalid-argument`, without the text, which is secret. */
 export function splitCredentials(text: string): Credentials {
-  const colon = text.indexOf(':')
-  if (colon <= 0 || colon === text.length - 1) {
-    throw new CodedError('invalid-argument', 'Cannot use the value of --user: expected "user:password"')
+  const {username, password} = parseUser(text)
+  if (password === '') {
+    throw new CodedError(
+      'invalid-argument',
+      'Cannot use the value of --user: its password is empty; give one',
+    )
   }
-  return {username: text.slice(0, colon), password: text.slice(colon + 1)}
+  return {username, password}
 }
 
 /** Reads a certificate and its key. */

@@ -2,33 +2,22 @@
 
 import {CodedError} from '../lib/errors/coded-error.ts'
 import type {ProgressSink} from '../lib/io/progress.ts'
+import type {IpfsNode} from '../lib/ipfs/ipfs-node.ts'
 import type {ImageSource, ImageTarget, Store} from '../lib/oci/image-store.ts'
+import {interruptSignal} from '../lib/terminal/interrupts.ts'
 import type {ImageLocation} from '../lib/transport/image-location.ts'
-import {interruptSignal} from './interrupts.ts'
+import type {TransportContext} from '../lib/transport/open-image.ts'
 import {openProgressView} from './progress.ts'
-import type {RegistryFlags} from './registry.ts'
+import type {SessionFlags} from './session-flags.ts'
 import {dataDirectory, memoryDirectory, openStore, USUAL_ADDRESS} from './stores.ts'
-import type {Transports} from './transports.ts'
-
-/** Parsed flags that a session looks at; commands without a group of flags leave it out. */
-export interface SessionFlags extends RegistryFlags {
-  readonly store: 'auto' | 'containerd' | 'local'
-  readonly 'data-dir'?: string | undefined
-  readonly address: string
-  readonly namespace: string
-  readonly timeout: number
-  readonly 'connect-timeout': number
-  readonly verbose: boolean
-  readonly debug: boolean
-  readonly progress?: 'auto' | 'plain' | 'none'
-  readonly quiet?: boolean
-}
 
 export interface Session extends AsyncDisposable {
   /** Aborted by SIGINT, SIGTERM, SIGHUP and `--timeout`. */
   readonly signal: AbortSignal
   /** The store of plain names; opened once, and closed with the session. */
   store(): Promise<Store>
+  /** The IPFS node of this user; opened once, and closed with the session. */
+  ipfs(): Promise<IpfsNode>
   /** The image that a person names; the caller disposes it. */
   source(location: string | ImageLocation): Promise<ImageSource>
   /** The place for an image that a person names; the caller disposes it. */
@@ -41,11 +30,14 @@ export interface Session extends AsyncDisposable {
   readonly memoryDirectory: string | undefined
   /** A message for people, on stderr. */
   say(message: string): void
+  /** Milliseconds since the program started, where a person watches what it does; undefined elsewhere. */
+  elapsedMs(): number | undefined
 }
 
 /** Opens a session; nothing is touched before it is asked for. */
 export async function openSession(flags: SessionFlags, userAgent: string): Promise<Session> {
   const signal = signalFor(flags.timeout)
+  const mode = flags.quiet ? 'none' : (flags.progress ?? 'auto')
   const say = (message: string) => void process.stderr.write(`${message}\n`)
   const opened: AsyncDisposable[] = []
 
@@ -74,32 +66,47 @@ export async function openSession(flags: SessionFlags, userAgent: string): Promi
     const found = await store()
     return found.kind === 'containerd' ? found : open('containerd')
   })
-  const context = once(async (): Promise<Transports> => {
-    const {createTransports} = await import('./transports.ts')
-    const transports = createTransports({flags, userAgent, signal, store, containerdStore, say})
-    opened.push(transports)
-    return transports
+  const registries = once(async () => {
+    const {createRegistries} = await import('./registries.ts')
+    const registries = createRegistries({flags, userAgent, signal, say})
+    opened.push(registries)
+    return registries
   })
+  const ipfs = once(async () => {
+    const {IpfsNode} = await import('../lib/ipfs/ipfs-node.ts')
+    const {findIpfsApi} = await import('../lib/ipfs/api-address.ts')
+    const node = new IpfsNode({findApi: () => findIpfsApi(process.env), userAgent})
+    opened.push(node)
+    return node
+  })
+  const context: TransportContext = {
+    signal,
+    store,
+    containerdStore,
+    ipfs,
+    registry: async (role, reference) => (await registries()).open(role, reference),
+    mountFrom: [],
+  }
 
   return {
     signal,
     store,
+    ipfs,
     say,
     memoryDirectory: memoryDirectory(flags['data-dir'], process.env),
     async source(location) {
       const {openImageSource} = await import('../lib/transport/open-image.ts')
-      return openImageSource(await locate(location), await context())
+      return openImageSource(await locate(location), context)
     },
     async target(location) {
       const {openImageTarget} = await import('../lib/transport/open-image.ts')
-      return openImageTarget(await locate(location), await context())
+      return openImageTarget(await locate(location), context)
     },
     async mountFrom(references) {
-      const {mountFrom} = await context()
-      mountFrom.push(...references)
+      context.mountFrom.push(...references)
     },
+    elapsedMs: () => (process.stderr.isTTY === true && mode !== 'none' ? performance.now() : undefined),
     async watch(work) {
-      const mode = flags.quiet ? 'none' : (flags.progress ?? 'auto')
       // A terminal without a size, as some CI systems have, cannot be drawn on.
       const terminal = process.stderr.isTTY === true && process.stderr.columns > 0
       await using view = await openProgressView({mode, terminal, print: say})

@@ -1,18 +1,18 @@
-// `-` where a file name is expected: archives from stdin and to stdout. Both may be sockets, which have no path that
-// could be opened, so the bytes go through a temporary file.
+// Archives from stdin and to stdout.
 
-import {createReadStream, createWriteStream} from 'node:fs'
+import {createWriteStream, fstatSync} from 'node:fs'
 import {mkdtemp, rm} from 'node:fs/promises'
 import {tmpdir} from 'node:os'
 import {join} from 'node:path'
 import {pipeline} from 'node:stream/promises'
+import {findOutput} from '../lib/io/output.ts'
 
 /** A file name that stands for what the user wrote; disposing removes what is temporary. */
 export interface NamedFile extends AsyncDisposable {
   readonly path: string
 }
 
-/** The file `path`, or for `-` one with everything that stdin has. */
+/** The file `path`, or for `-` one with everything that stdin has: it may be a socket, which cannot be opened by a path. */
 export async function openInputFile(path: string, signal: AbortSignal): Promise<NamedFile> {
   if (path !== '-') return {path, async [Symbol.asyncDispose]() {}}
   const file = await temporaryFile()
@@ -25,19 +25,17 @@ export async function openInputFile(path: string, signal: AbortSignal): Promise<
   }
 }
 
-/** The file `path`, or for `-` one whose content `send` passes on to stdout. */
-export async function openOutputFile(
-  path: string,
-  signal: AbortSignal,
-): Promise<NamedFile & {send(): Promise<void>}> {
-  if (path !== '-') return {path, send: async () => {}, async [Symbol.asyncDispose]() {}}
-  const file = await temporaryFile()
-  return {
-    ...file,
-    // A reader that has seen enough is no failure.
-    send: () =>
-      pipeline(createReadStream(file.path), process.stdout, {signal, end: false}).catch(ignoreBrokenPipe),
+/** Whether what is written to one of `paths` and what we print would be one stream. */
+export async function leadToStdout(paths: readonly string[]): Promise<boolean> {
+  const stdout = fstatSync(1)
+  for (const path of paths) {
+    const place = await findOutput(path)
+    if (place.kind === 'descriptor' && place.descriptor === 1) return true
+    const found = place.kind === 'file' ? place.existing : place.kind === 'stream' ? place.found : undefined
+    // Devices (/dev/null) may be used for both.
+    if (found?.ino === stdout.ino && found.dev === stdout.dev && !stdout.isCharacterDevice()) return true
   }
+  return false
 }
 
 /** For the errors of stdout and stderr. */

@@ -7,7 +7,7 @@ import {CodedError, hasCode} from '../lib/errors/coded-error.ts'
 import type {Store} from '../lib/oci/image-store.ts'
 
 export interface StoreChoice {
-  readonly store: 'auto' | 'containerd' | 'local'
+  readonly store: 'auto' | 'containerd' | 'local' | 'podman'
   /** Asked for when the store is a local one. */
   readonly dataDirectory: () => string
   /** containerd's socket; a leading `unix://` is allowed. */
@@ -24,6 +24,12 @@ export const USUAL_ADDRESS = '/run/containerd/containerd.sock'
 
 /** The store for a choice; `auto` takes containerd when we may talk to its socket. The caller disposes it. */
 export async function openStore(choice: StoreChoice, signal: AbortSignal): Promise<Store> {
+  if (choice.store === 'podman') {
+    throw new CodedError(
+      'unsupported',
+      'Cannot do this with --store podman, whose images are layers that stargz-store mounts: image rpull, ls and rm and lazy status can; use podman for the rest',
+    )
+  }
   const kind = choice.store === 'auto' ? await chooseStore(choice) : choice.store
   if (kind === 'containerd') {
     const {openContainerdStore} = await import('../lib/containerd/store.ts')

@@ -1,7 +1,15 @@
 // "Did you mean": the known name that is closest to what was typed.
 
-/** The closest of `names` by edit distance; undefined when none is near enough to be a slip of the fingers. */
+/** Letters from which on a beginning is taken for the whole name. */
+const SHORTEST_BEGINNING = 3
+
+/**
+ * The closest of `names` by edit distance, or the one that begins so; undefined when none is near enough to be a slip of
+ * the fingers.
+ */
 export function closestName(typed: string, names: readonly string[]): string | undefined {
+  const longer = typed.length < SHORTEST_BEGINNING ? [] : names.filter(name => name.startsWith(typed))
+  if (longer.length === 1) return longer[0]
   let best: {readonly name: string; readonly distance: number} | undefined
   for (const name of names) {
     const distance = editDistance(typed, name)

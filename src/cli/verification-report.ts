@@ -1,7 +1,8 @@
 // What `image verify` says, to people and to scripts.
 
-import type {VerifiedImage, VerifiedImageLayer} from '../lib/convert/verify-image.ts'
 import {formatPlatform} from '../lib/oci/platform.ts'
+import type {VerifiedImage, VerifiedImageLayer} from '../lib/verify/verify-image.ts'
+import {shortenDigests} from './digests.ts'
 
 /** As `--json` prints it. */
 export interface VerificationReport {
@@ -11,6 +12,7 @@ export interface VerificationReport {
   readonly manifests: readonly {
     readonly digest: string
     readonly platform: string | undefined
+    readonly findings: LayerVerification['findings']
     readonly layers: readonly LayerVerification[]
   }[]
 }
@@ -29,33 +31,49 @@ export function describeVerification(name: string, image: VerifiedImage): Verifi
     name,
     digest: image.root.digest,
     sound: image.sound,
-    manifests: image.manifests.map(({digest, platform, layers}) => ({
+    manifests: image.manifests.map(({digest, platform, findings, layers}) => ({
       digest,
       platform: platform && formatPlatform(platform),
+      findings,
       layers: layers.map(describeLayer),
     })),
   }
 }
 
-/** One line for a sound layer, and one more for each thing that is wrong with another. */
-export function linesOfVerification(report: VerificationReport): string[] {
-  return [
-    ...report.manifests.flatMap(({platform, digest, layers}) => [
+/** How a verdict looks. */
+export interface Paint {
+  good(text: string): string
+  bad(text: string): string
+}
+
+const PLAIN: Paint = {good: text => text, bad: text => text}
+
+/** One line for a sound layer, and one more for each thing that is wrong with another; digests are short unless `whole`. */
+export function linesOfVerification(
+  report: VerificationReport,
+  {whole, paint = PLAIN}: {readonly whole: boolean; readonly paint?: Paint | undefined},
+): string[] {
+  const lines = [
+    ...report.manifests.flatMap(({platform, digest, findings, layers}) => [
       `${platform ?? 'unknown platform'} ${digest}`,
-      ...layers.flatMap((layer, index) => linesOfLayer(layer, `  layer ${index + 1}/${layers.length}`)),
+      ...findings.map(({kind, message}) => `  ${kind}: ${message}`),
+      ...layers.flatMap((layer, index) =>
+        linesOfLayer(layer, `  layer ${index + 1}/${layers.length}`, paint),
+      ),
     ]),
-    report.sound ? `${report.name}: sound` : `${report.name}: NOT SOUND`,
   ]
+  const verdict = `${report.name}: ${report.sound ? paint.good('sound') : paint.bad('NOT SOUND')}`
+  return [...(whole ? lines : lines.map(shortenDigests)), verdict]
 }
 
 function describeLayer({descriptor, format, counts, findings}: VerifiedImageLayer): LayerVerification {
   return {digest: descriptor.digest, format: format ?? null, ...counts, findings}
 }
 
-function linesOfLayer(layer: LayerVerification, label: string): string[] {
+function linesOfLayer(layer: LayerVerification, label: string, paint: Paint): string[] {
   const {digest, format, files, chunks, findings} = layer
   const counts = format === null ? 'not lazily readable' : `${format}, ${files} files, ${chunks} chunks`
-  const verdict = findings.length === 0 ? 'ok' : `${findings.length} problems`
+  const verdict = findings.length === 0 ? paint.good('ok') : paint.bad(`${findings.length} problems`)
   return [
     `${label} ${digest}  ${counts}  ${verdict}`,
     ...findings.map(({kind, message}) => `      ${kind}: ${message}`),

@@ -2,6 +2,7 @@
 
 import {readFile} from 'node:fs/promises'
 import {CodedError} from '../lib/errors/coded-error.ts'
+import type {Priorities} from '../lib/optimize/priorities.ts'
 import {parseGpus, parseHostEntry, parseMount, type WorkloadOptions} from '../lib/runc/workload.ts'
 
 /** The flags that say what runs, and how. */
@@ -24,6 +25,35 @@ export interface WorkloadFlags {
   readonly 'cni-plugin-dir': string
   readonly 'net-host': boolean
   readonly gpus?: string | undefined
+}
+
+/** The flags that say what comes first. */
+export interface PriorityFlags {
+  readonly 'no-optimize': boolean
+  readonly 'prefetch-list'?: string | undefined
+  readonly period: number
+  readonly 'wait-on-line'?: string | undefined
+  readonly 'wait-on-signal': boolean
+  readonly 'record-out'?: string | undefined
+  readonly 'profile-out'?: string | undefined
+  readonly profile?: readonly string[] | undefined
+}
+
+/** What an optimized image shall have first. */
+export function prioritiesFrom(flags: PriorityFlags, workload: WorkloadOptions): Priorities {
+  if (flags['no-optimize']) return {from: 'nothing'}
+  const file = flags['prefetch-list']
+  if (file) return {from: 'list', file}
+  if (flags.profile) return {from: 'profiles', files: flags.profile}
+  return {
+    from: 'workload',
+    workload,
+    periodSeconds: flags.period,
+    waitOnLine: flags['wait-on-line'],
+    waitOnSignal: flags['wait-on-signal'],
+    recordOut: flags['record-out'],
+    profileOut: flags['profile-out'],
+  }
 }
 
 /** Largest --env-file, bytes: environments are limited to 128 KiB per string and a few MiB in all. */

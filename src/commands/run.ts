@@ -67,14 +67,15 @@ code is the container's. Signals go to the container; the fourth Ctrl-C kills it
     const {args, flags} = await this.parse(Run)
     const {runWorkloadFrom} = await import('../cli/run-arguments.ts')
     const {hostPlatform, parsePlatform} = await import('../lib/oci/platform.ts')
-    const {parseLabels} = await import('../cli/labels.ts')
+    const {parseLabels} = await import('../cli/label-arguments.ts')
     const {containerdStore} = await import('../cli/containerd.ts')
-    const {runContainer} = await import('../cli/running.ts')
-    const {findImage} = await import('../lib/transport/store-image.ts')
     const workload = await runWorkloadFrom(flags, this.command)
     const labels = parseLabels(flags.label ?? [])
     await using session = await this.openSession(flags)
     const store = await containerdStore(session, `run "${args.ref}"`)
+    // After containerd has been asked whether it is there, which is what may fail.
+    const {findImage} = await import('../lib/transport/store-image.ts')
+    const {runContainer} = await import('../lib/run/run-container.ts')
     const exitCode = await runContainer(store, {
       id: args.id,
       image: await findImage(store, args.ref, session),

@@ -2,7 +2,7 @@ import * as Args from '@oclif/core/args'
 import * as Flags from '@oclif/core/flags'
 import {BaseCommand} from '../../base-command.ts'
 import {snapshotterFlag} from '../../cli/flags.ts'
-import type {CheckedImage} from '../../cli/image-check.ts'
+import type {CheckedImage} from '../../lib/check/check-image.ts'
 
 export default class ImageCheck extends BaseCommand {
   static override summary = 'Check which images of containerd are complete, and unpacked'
@@ -25,7 +25,7 @@ export default class ImageCheck extends BaseCommand {
   async run(): Promise<readonly CheckedImage[]> {
     const {args, flags} = await this.parse(ImageCheck)
     const {containerdStore} = await import('../../cli/containerd.ts')
-    const {checkImage} = await import('../../cli/image-check.ts')
+    const {checkImage} = await import('../../lib/check/check-image.ts')
     const {hostPlatform} = await import('../../lib/oci/platform.ts')
     await using session = await this.openSession(flags)
     const store = await containerdStore(session, 'check images')

@@ -1,3 +1,4 @@
+import {tmpdir} from 'node:os'
 import * as Flags from '@oclif/core/flags'
 import {BaseCommand, word} from '../../base-command.ts'
 import type {ConversionReport} from '../../cli/conversion-report.ts'
@@ -9,7 +10,7 @@ import {
   registryFlags,
   userFlag,
 } from '../../cli/flags.ts'
-import {platformsFrom} from '../../cli/platforms.ts'
+import {platformsFrom} from '../../lib/image/platform-selection.ts'
 
 export default class ImageConvert extends BaseCommand {
   static override summary = 'Convert the layers of an image'
@@ -32,6 +33,12 @@ docker://… and oci:….`
     estargz: Flags.boolean({description: 'eStargz layers; should be used with --oci'}),
     'estargz-record-in': Flags.string({
       description: 'record file of optimize --record-out: these files come first in every layer',
+    }),
+    profile: Flags.string({
+      multiple: true,
+      multipleNonGreedy: true,
+      description: 'profile of optimize --profile-out, or several: what they say was read comes first',
+      exclusive: ['estargz-record-in', 'zstdchunked-record-in', 'zstd', 'gzip', 'uncompress'],
     }),
     'estargz-keep-diff-id': Flags.boolean({
       description: 'keep the tar of every layer as it is; needs --estargz-external-toc',
@@ -60,18 +67,28 @@ docker://… and oci:….`
     const {format, oci, warnings} = convertConversion(flags)
     const platforms = platformsFrom(flags)
     const {createLayerConversion, parallelLayers, readRecordPaths} = await import(
-      '../../cli/layer-conversions.ts'
+      '../../lib/conversion/layer-conversion.ts'
     )
-    const {openConversionTarget} = await import('../../cli/conversion-target.ts')
+    const {openConversionTarget} = await import('../../lib/conversion/conversion-target.ts')
     const {describeConversion, reportConversion} = await import('../../cli/conversion-report.ts')
+    const {archivePaths} = await import('../../lib/transport/image-location.ts')
     const {convertImage} = await import('../../lib/convert/convert-image.ts')
+    const {profiledFirst, readProfiles} = await import('../../lib/conversion/profiles.ts')
     const {samePaths} = await import('../../lib/convert/lazy-conversion.ts')
+    await this.keepOffStdout(archivePaths(args.target))
     await using session = await this.openSession({...flags, creds: flags.user})
     warnings.forEach(session.say)
     const recordFile =
       format.kind === 'zstdchunked' ? flags['zstdchunked-record-in'] : flags['estargz-record-in']
     const prioritized = samePaths(await readRecordPaths(recordFile))
-    const layers = createLayerConversion(format, {prioritizedIn: () => prioritized, ...session})
+    const profiled = flags.profile && profiledFirst(await readProfiles(flags.profile))
+    const layers = createLayerConversion(format, {
+      memoryDirectory: session.memoryDirectory,
+      temporaryDirectory: tmpdir(),
+      maxUncompressedSize: flags['max-layer-size'],
+      prioritizedIn: profiled ?? (() => prioritized),
+      say: session.say,
+    })
     await using source = await session.source(args.source)
     await using target = await openConversionTarget(session, args.target, format)
     const image = await session.watch(onProgress =>
@@ -86,7 +103,12 @@ docker://… and oci:….`
       }),
     )
     const report = describeConversion(target.image.name, image, target.extraImages)
-    reportConversion(report, {format: flags.format, print: line => this.log(line), say: session.say})
+    reportConversion(report, {
+      format: flags.format,
+      print: line => this.log(line),
+      say: session.say,
+      elapsedMs: session.elapsedMs(),
+    })
     return report
   }
 }

@@ -22,16 +22,16 @@ store has of an image is exported; --platform picks platforms of an index.`
 
   async run(): Promise<{images: readonly {name: string; digest: string}[]}> {
     const {args, flags} = await this.parse(ImageExport)
-    const {openOutputFile} = await import('../../cli/standard-streams.ts')
-    const {presentPlatforms} = await import('../../cli/present-platforms.ts')
+    const {presentPlatforms} = await import('../../lib/copy/present-platforms.ts')
     const {createArchive} = await import('../../lib/archive/create-archive.ts')
-    const {copyImage} = await import('../../lib/convert/copy-image.ts')
+    const {copyImage} = await import('../../lib/copy/copy-image.ts')
     const {findImage} = await import('../../lib/transport/store-image.ts')
     await using session = await this.openSession(flags)
     const {signal} = session
     const store = await session.store()
-    await using file = await openOutputFile(args.out, signal)
-    await using archive = await createArchive(file.path, {skipManifestJson: flags['skip-manifest-json']})
+    const out = args.out === '-' ? '/dev/stdout' : args.out
+    await this.keepOffStdout([out])
+    await using archive = await createArchive(out, {skipManifestJson: flags['skip-manifest-json']})
     const images = await session.watch(async onProgress => {
       const exported: {name: string; digest: string}[] = []
       for (const image of args.image) {
@@ -45,7 +45,6 @@ store has of an image is exported; --platform picks platforms of an index.`
       await archive.finish(session)
       return exported
     })
-    await file.send()
     return {images}
   }
 }

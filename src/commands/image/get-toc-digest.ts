@@ -25,14 +25,12 @@ export default class ImageGetTocDigest extends BaseCommand {
     await using session = await this.openSession(flags)
     const store = await session.store()
     const {content} = store
-    // A negative size asks a store for whatever it has of that digest.
-    const named = {mediaType: OCI_LAYER_GZIP, digest, size: -1}
-    const info = await content.info(named, session)
+    const info = await content.find(digest, session)
     if (!info) throw new CodedError('not-found', `Cannot find the layer ${digest} in ${content.name}`)
-    await using blob = await content.open({...named, size: info.size}, session)
+    await using blob = await content.open({mediaType: OCI_LAYER_GZIP, digest, size: info.size}, session)
     const opening = {where: digest, signal: session.signal}
     const isOutside = (await readFooter(blob, opening)).tocOffset === undefined
-    const {findToc} = await import('../../cli/find-toc.ts')
+    const {findToc} = await import('../../lib/external-toc/find-toc.ts')
     const externalToc = isOutside ? await findToc(store, digest, session) : undefined
     const {toc, tocDigest} = await openLayer(blob, {...opening, externalToc})
     this.log(flags['dump-toc'] ? new TextDecoder().decode(encodeToc(toc.entries)) : tocDigest)

@@ -1,8 +1,8 @@
 import * as Flags from '@oclif/core/flags'
 import {BaseCommand, word} from '../../base-command.ts'
 import {platformFlags, progressFlags, snapshotterFlag} from '../../cli/flags.ts'
-import type {ImportOptions} from '../../cli/import-images.ts'
 import type {Session} from '../../cli/session.ts'
+import type {ImportOptions} from '../../lib/import/import-images.ts'
 
 export default class ImageImport extends BaseCommand {
   static override summary = 'Read images from an archive into the store'
@@ -31,7 +31,7 @@ name, or only a tag, take it from --base-name, else from "import-" and the date.
   async run(): Promise<{images: readonly {name: string; digest: string}[]}> {
     const {args, flags} = await this.parse(ImageImport)
     const {openInputFile} = await import('../../cli/standard-streams.ts')
-    const {importImages} = await import('../../cli/import-images.ts')
+    const {importImages} = await import('../../lib/import/import-images.ts')
     const {openArchive} = await import('../../lib/archive/open-archive.ts')
     await using session = await this.openSession(flags)
     await using file = await openInputFile(args.in, session.signal)
@@ -39,7 +39,14 @@ name, or only a tag, take it from --base-name, else from "import-" and the date.
     await using archive = await openArchive(file.path, {signal: session.signal, name})
     const copy = await importCopy(session, flags)
     const images = await session.watch(onProgress =>
-      importImages(archive, session, {...flags, baseName: flags['base-name'], copy, onProgress}),
+      importImages(archive, {
+        ...flags,
+        baseName: flags['base-name'],
+        copy,
+        openTarget: name => session.target({transport: 'store', name}),
+        onProgress,
+        signal: session.signal,
+      }),
     )
     for (const image of images) this.log(image.name)
     return {images}
@@ -51,10 +58,10 @@ async function importCopy(
   session: Session,
   flags: {readonly 'no-unpack': boolean; readonly snapshotter: string},
 ): Promise<ImportOptions['copy']> {
-  const {copyImage} = await import('../../lib/convert/copy-image.ts')
+  const {copyImage} = await import('../../lib/copy/copy-image.ts')
   const store = await session.store()
   if (flags['no-unpack'] || store.kind !== 'containerd') return copyImage
-  const {copyAndUnpack} = await import('../../cli/unpacking.ts')
+  const {copyAndUnpack} = await import('../../lib/pull/copy-and-unpack.ts')
   const {isContainerdStore} = await import('../../lib/containerd/store.ts')
   const {hostPlatform} = await import('../../lib/oci/platform.ts')
   if (!isContainerdStore(store)) return copyImage

@@ -15,7 +15,7 @@ export default class ImageLabel extends BaseCommand {
 
   async run(): Promise<Readonly<Record<string, string>>> {
     const {args, flags} = await this.parse(ImageLabel)
-    const {parseLabels} = await import('../../cli/labels.ts')
+    const {parseLabels} = await import('../../cli/label-arguments.ts')
     const {findImage} = await import('../../lib/transport/store-image.ts')
     const changes = parseLabels(args.label)
     await using session = await this.openSession(flags)

@@ -1,6 +1,8 @@
 import * as Args from '@oclif/core/args'
 import * as Flags from '@oclif/core/flags'
 import {BaseCommand} from '../../base-command.ts'
+import {layerStoreFlags} from '../../cli/flags.ts'
+import type {ListedImage as StoredImage} from '../../lib/layer-store-client/layer-store-client.ts'
 
 /** One image as `--json` lists it. */
 interface ListedImage {
@@ -26,14 +28,22 @@ export default class ImageLs extends BaseCommand {
   }
 
   static override flags = {
+    ...layerStoreFlags,
     quiet: Flags.boolean({char: 'q', description: 'print only the names'}),
   }
 
-  async run(): Promise<readonly ListedImage[]> {
+  async run(): Promise<readonly ListedImage[] | readonly StoredImage[]> {
     const {args, flags} = await this.parse(ImageLs)
     await using session = await this.openSession(flags)
-    const store = await session.store()
     const filters: readonly string[] = [args.filter ?? []].flat()
+    if (flags.store === 'podman') {
+      const {formatStoredImages, listInPodman} = await import('../../cli/podman-store.ts')
+      const images = await listInPodman(session, flags['store-address'], filters)
+      if (flags.quiet) for (const {names} of images) for (const name of names) this.log(name)
+      else this.log(formatStoredImages(images))
+      return images
+    }
+    const store = await session.store()
     const records = (await store.images.list(session)).filter(
       ({name}) => filters.length === 0 || filters.some(part => name.includes(part)),
     )
@@ -41,7 +51,7 @@ export default class ImageLs extends BaseCommand {
       for (const {name} of records) this.log(name)
       if (!this.jsonEnabled()) return []
     }
-    const {platformsOf, sizeOf, summarizeImage} = await import('../../cli/image-summary.ts')
+    const {platformsOf, sizeOf, summarizeImage} = await import('../../lib/image/image-summary.ts')
     const images: ListedImage[] = []
     for (const {name, target, labels} of records) {
       const summaries = await summarizeImage(store.content, target, session)

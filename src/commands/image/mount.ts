@@ -20,7 +20,7 @@ export default class ImageMount extends BaseCommand {
     const {args, flags} = await this.parse(ImageMount)
     const {resolve} = await import('node:path')
     const {containerdStore} = await import('../../cli/containerd.ts')
-    const {mountImage} = await import('../../cli/image-mount.ts')
+    const {mountImage} = await import('../../lib/mount-image/mount-image.ts')
     const {hostPlatform, parsePlatform} = await import('../../lib/oci/platform.ts')
     const {findImage} = await import('../../lib/transport/store-image.ts')
     await using session = await this.openSession(flags)

@@ -1,3 +1,4 @@
+import {tmpdir} from 'node:os'
 import * as Flags from '@oclif/core/flags'
 import {BaseCommand, word} from '../../base-command.ts'
 import type {ConversionReport} from '../../cli/conversion-report.ts'
@@ -9,7 +10,7 @@ import {
   progressFlags,
   registryFlags,
 } from '../../cli/flags.ts'
-import {platformsFrom} from '../../cli/platforms.ts'
+import {platformsFrom} from '../../lib/image/platform-selection.ts'
 
 const list = {multiple: true, multipleNonGreedy: true} as const
 
@@ -39,6 +40,15 @@ oci:….`
     'record-out': Flags.string({
       description: 'write what was read to this file, for convert --estargz-record-in',
       exclusive: ['no-optimize', 'prefetch-list'],
+    }),
+    'profile-out': Flags.string({
+      description: 'write what was read of each file, and when, to this file, for --profile',
+      exclusive: ['no-optimize', 'prefetch-list', 'profile'],
+    }),
+    profile: Flags.string({
+      ...list,
+      description: 'prioritize what profiles or records say, several as one; nothing runs',
+      exclusive: ['no-optimize', 'prefetch-list', 'record-out'],
     }),
     'prefetch-list': Flags.string({
       description: 'file of paths and globs to prioritize, in order; nothing runs',
@@ -108,43 +118,43 @@ oci:….`
     const {args, flags} = await this.parse(ImageOptimize)
     const {optimizeConversion} = await import('../../cli/conversion.ts')
     const {format, oci, warnings} = optimizeConversion(flags)
-    const {workloadFrom} = await import('../../cli/workload.ts')
+    const {prioritiesFrom, workloadFrom} = await import('../../cli/workload.ts')
     const workload = await workloadFrom(flags)
     const platforms = platformsFrom(flags)
-    const {listedFirst, nothingFirst, readFirst, reusableLayers} = await import('../../cli/optimizing.ts')
-    const {createLayerConversion, parallelLayers} = await import('../../cli/layer-conversions.ts')
-    const {openConversionTarget} = await import('../../cli/conversion-target.ts')
+    const {openConversionTarget} = await import('../../lib/conversion/conversion-target.ts')
+    const {optimizeImage} = await import('../../lib/optimize/optimize-image.ts')
     const {describeConversion, reportConversion} = await import('../../cli/conversion-report.ts')
-    const {convertImage} = await import('../../lib/convert/convert-image.ts')
+    const {archivePaths} = await import('../../lib/transport/image-location.ts')
+    await this.keepOffStdout(
+      [...archivePaths(args.target), flags['record-out'] ?? [], flags['profile-out'] ?? []].flat(),
+    )
     await using session = await this.openSession(flags)
     const {signal, say} = session
     warnings.forEach(say)
     await using source = await session.source(args.source)
     await using target = await openConversionTarget(session, args.target, format)
-    const image = await session.watch(async onProgress => {
-      const prioritizedIn = flags['no-optimize']
-        ? nothingFirst
-        : flags['prefetch-list']
-          ? await listedFirst(flags['prefetch-list'])
-          : await readFirst(source, workload, flags, {platforms, signal, say, onProgress})
-      const layers = createLayerConversion(format, {
-        ...session,
-        prioritizedIn,
-        isReusable: flags.reuse ? reusableLayers(format) : undefined,
-        onReuse: layer => say(`reusing "${layer.descriptor.digest}" without conversion`),
-      })
-      return convertImage(source, target.image, {
-        platforms,
+    const image = await session.watch(onProgress =>
+      optimizeImage(source, target, {
+        format,
         oci,
-        layers,
-        parallelLayers: parallelLayers(),
-        beforePublish: target.beforePublish,
+        platforms,
+        priorities: prioritiesFrom(flags, workload),
+        reuse: flags.reuse,
+        maxUncompressedSize: flags['max-layer-size'],
+        memoryDirectory: session.memoryDirectory,
+        temporaryDirectory: tmpdir(),
         onProgress,
+        say,
         signal,
-      })
-    })
+      }),
+    )
     const report = describeConversion(target.image.name, image, target.extraImages)
-    reportConversion(report, {format: flags.format, print: line => this.log(line), say})
+    reportConversion(report, {
+      format: flags.format,
+      print: line => this.log(line),
+      say,
+      elapsedMs: session.elapsedMs(),
+    })
     return report
   }
 }

@@ -1,7 +1,7 @@
 import * as Flags from '@oclif/core/flags'
 import {BaseCommand, word} from '../../base-command.ts'
 import {platformFlags, progressFlags, registryFlags, snapshotterFlag, userFlag} from '../../cli/flags.ts'
-import {platformsFrom} from '../../cli/platforms.ts'
+import {platformsFrom} from '../../lib/image/platform-selection.ts'
 
 export default class ImagePull extends BaseCommand {
   static override summary = 'Pull an image from a registry into the store'
@@ -33,22 +33,24 @@ export default class ImagePull extends BaseCommand {
   async run(): Promise<{name: string; digest: string; copiedBytes: number; presentBytes: number}> {
     const {args, flags} = await this.parse(ImagePull)
     const platforms = platformsFrom(flags)
-    const {parseLabels} = await import('../../cli/labels.ts')
+    const {parseLabels} = await import('../../cli/label-arguments.ts')
     const labels = parseLabels(flags.label ?? [])
-    const {copyImage} = await import('../../lib/convert/copy-image.ts')
-    const {labelledTarget} = await import('../../lib/convert/distribution-source.ts')
+    const {resolveAhead} = await import('../../cli/resolve-ahead.ts')
+    const {copyImage} = await import('../../lib/copy/copy-image.ts')
+    const {labelledTarget} = await import('../../lib/copy/distribution-source.ts')
     const ref = args.ref.replace(/^docker:\/\//, '')
     await using session = await this.openSession({...flags, creds: flags.user})
-    await using source = await session.source({transport: 'docker', reference: ref})
+    const {signal} = session
+    await using named = await session.source({transport: 'docker', reference: ref})
+    const source = await resolveAhead(named, {signal})
     await using place = await session.target({transport: 'store', name: ref})
     const target = labelledTarget(place, ref)
     const store = await session.store()
     const {isContainerdStore} = await import('../../lib/containerd/store.ts')
-    const {signal} = session
     const {root, ...bytes} = await session.watch(async onProgress => {
       const options = {platforms, index: 'sparse', onProgress, signal} as const
       if (!flags.unpack || !isContainerdStore(store)) return copyImage(source, target, options)
-      const {copyAndUnpack} = await import('../../cli/unpacking.ts')
+      const {copyAndUnpack} = await import('../../lib/pull/copy-and-unpack.ts')
       return copyAndUnpack(source, target, {...options, store, snapshotter: flags.snapshotter})
     })
     if (Object.keys(labels).length > 0) await store.images.put(target.name, root, {labels, signal})

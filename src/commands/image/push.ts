@@ -39,9 +39,9 @@ export default class ImagePush extends BaseCommand {
   async run(): Promise<PushReport> {
     const {args, flags} = await this.parse(ImagePush)
     const remote = args.remote.replace(/^docker:\/\//, '')
-    const {presentPlatforms, sourcesOf} = await import('../../cli/present-platforms.ts')
-    const {copyImage} = await import('../../lib/convert/copy-image.ts')
-    const {copyTocsBeside} = await import('../../cli/conversion-target.ts')
+    const {presentPlatforms, sourcesOf} = await import('../../lib/copy/present-platforms.ts')
+    const {copyImage} = await import('../../lib/copy/copy-image.ts')
+    const {copyTocsBeside} = await import('../../lib/conversion/conversion-target.ts')
     await using session = await this.openSession({...flags, creds: flags.user})
     await using source = await session.source(args.local ?? remote)
     const platforms = await presentPlatforms(source, flags, session)

@@ -1,5 +1,7 @@
 import * as Flags from '@oclif/core/flags'
 import {BaseCommand, words} from '../../base-command.ts'
+import {layerStoreFlags} from '../../cli/flags.ts'
+import type {Session} from '../../cli/session.ts'
 import {CodedError, codeOf, messageOf} from '../../lib/errors/coded-error.ts'
 
 /** The first failure, with the messages of the others. */
@@ -19,6 +21,7 @@ cleans up, or before the command ends with --sync. Names that cannot be removed 
   static override args = {ref: words('names of images')}
 
   static override flags = {
+    ...layerStoreFlags,
     sync: Flags.boolean({description: 'collect everything that is no longer needed before the command ends'}),
   }
 
@@ -26,6 +29,8 @@ cleans up, or before the command ends with --sync. Names that cannot be removed 
     const {args, flags} = await this.parse(ImageRm)
     const {findImage} = await import('../../lib/transport/store-image.ts')
     await using session = await this.openSession(flags)
+    if (flags.store === 'podman')
+      return await this.removeFromPodman(session, args.ref, flags['store-address'])
     const store = await session.store()
     const removed: string[] = []
     const failures: unknown[] = []
@@ -47,6 +52,28 @@ cleans up, or before the command ends with --sync. Names that cannot be removed 
         session.signal.throwIfAborted()
         session.say(`warning: nothing was collected: ${messageOf(error)}`)
       })
+    }
+    if (failures.length > 0) throw joinFailures(failures)
+    return {removed}
+  }
+
+  private async removeFromPodman(
+    session: Session,
+    refs: readonly string[],
+    address: string,
+  ): Promise<{removed: readonly string[]}> {
+    const {removeFromPodman} = await import('../../cli/podman-store.ts')
+    const removed: string[] = []
+    const failures: unknown[] = []
+    for (const ref of refs) {
+      try {
+        const names = await removeFromPodman(session, address, ref)
+        removed.push(...names)
+        for (const name of names) this.log(name)
+      } catch (error) {
+        session.signal.throwIfAborted()
+        failures.push(error)
+      }
     }
     if (failures.length > 0) throw joinFailures(failures)
     return {removed}

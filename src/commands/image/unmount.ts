@@ -16,7 +16,7 @@ export default class ImageUnmount extends BaseCommand {
     const {args, flags} = await this.parse(ImageUnmount)
     const {resolve} = await import('node:path')
     const {containerdStore} = await import('../../cli/containerd.ts')
-    const {unmountImage} = await import('../../cli/image-mount.ts')
+    const {unmountImage} = await import('../../lib/mount-image/mount-image.ts')
     const target = resolve(args.target)
     await using session = await this.openSession(flags)
     const store = await containerdStore(session, `unmount "${target}"`)
