@@ -9,7 +9,7 @@ import Table from 'cli-table3'
 import {execa} from 'execa'
 import {startContainerd} from '../../test/support/containerd.ts'
 import {startDockerRegistry} from '../../test/support/docker-registry.ts'
-import {NEWER_CONTAINERD} from '../../test/support/newer-containerd.ts'
+import {newerPrograms} from '../../test/support/newer-programs.ts'
 import {type Measurement, measure, median} from '../convert/measure.ts'
 
 const root = resolve(import.meta.dirname, '../..')
@@ -84,7 +84,7 @@ function parseOptions(): Options | undefined {
     layouts: positionals.map(layout => resolve(layout)),
     rounds: Number(values.rounds),
     cpus: `0-${Number(values.cores) - 1}`,
-    programs: values.newer ? NEWER_CONTAINERD : undefined,
+    programs: values.newer ? newerPrograms('containerd') : undefined,
     only: values.only,
   }
 }

@@ -7,11 +7,11 @@ import {encodeErofs} from '../../src/lib/erofs/encode-image.ts'
 import {createChunkBitmap} from '../../src/lib/io/chunk-bitmap.ts'
 import type {LazyDevice} from '../../src/lib/layer/ports.ts'
 import {extractTree} from '../../src/lib/rootfs/extract-tree.ts'
-import {createTarScanner} from '../../src/lib/tar/scanner.ts'
+import {TarScanner} from '../../src/lib/tar/scanner.ts'
 import {payloadOffsetOf, type TarEntry} from '../../src/lib/tar/tar-entry.ts'
 import type {DirectoryNode} from '../../src/lib/vfs/file-tree.ts'
+import {placeLayer} from '../../src/lib/vfs/layer-places.ts'
 import {treeOfLayer} from '../../src/lib/vfs/layer-tree.ts'
-import {createPlacer, type Placer} from '../../src/lib/vfs/placement.ts'
 
 const BLOCK_SIZE = 4096
 
@@ -28,12 +28,11 @@ export async function readLayers(layout: string, directory: string): Promise<Ben
   const index = await readJson<Index>(join(layout, 'index.json'))
   const blob = (digest: string) => join(layout, 'blobs', digest.replace(':', '/'))
   const {layers} = await readJson<Manifest>(blob(index.manifests[0]!.digest))
-  const placer = createPlacer()
   const result: BenchLayer[] = []
   for (const {digest} of layers) {
     const bytes = await readFile(blob(digest))
     const tar = bytes[0] === 0x1f ? gunzipSync(bytes) : bytes
-    result.push(await makeLayer(tar, join(directory, `${result.length}`), placer))
+    result.push(await makeLayer(tar, join(directory, `${result.length}`)))
   }
   return result
 }
@@ -50,16 +49,16 @@ async function readJson<T>(path: string): Promise<T> {
   return JSON.parse(await readFile(path, 'utf8'))
 }
 
-async function makeLayer(tar: Buffer, directory: string, placer: Placer): Promise<BenchLayer> {
+async function makeLayer(tar: Buffer, directory: string): Promise<BenchLayer> {
   const plain = join(directory, 'plain')
   await mkdir(plain, {recursive: true})
   const entries: TarEntry[] = []
-  const scanner = createTarScanner(entry => entries.push(entry))
+  const scanner = new TarScanner(entry => entries.push(entry))
   scanner.push(tar)
   scanner.end()
   const path = join(directory, 'data')
   const offsets = await writeDevice(path, tar, entries)
-  const root = treeOfLayer(placer.placeLayer(entries), entry => offsets.places.get(entry)!)
+  const root = treeOfLayer(placeLayer(entries).entries, entry => offsets.places.get(entry)!)
   const data = await open(path)
   await extractTree(root, plain, () => data)
   await data.close()

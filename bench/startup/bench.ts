@@ -4,13 +4,22 @@ import {mkdir, mkdtemp, rm, writeFile} from 'node:fs/promises'
 import {cpus, release} from 'node:os'
 import {join, resolve} from 'node:path'
 import {parseArgs} from 'node:util'
-import {startRegistry} from './machine.ts'
+import {type Programs, programsIn, startRegistry} from './machine.ts'
 import {renderPage} from './page.ts'
 import {type Figures, figuresOf, formatFiles, formatStarts} from './report.ts'
 import {describeResident, measureResident, type Resident} from './resident.ts'
 import {startSlowLink} from './slow-link.ts'
-import {CONTENDERS, type Contender, type Start, startContainer} from './start-container.ts'
-import {makeExample, publish, type Subject} from './subjects.ts'
+import {
+  CONTENDERS,
+  contendersOf,
+  type Start,
+  type StartOptions,
+  startContainer,
+  VIAS,
+  type Via,
+} from './start-container.ts'
+import {PODMAN_CONTENDERS, startWithPodman} from './start-podman.ts'
+import {makeExample, publish, type Subject, WORKLOAD_NAMES, type WorkloadName} from './subjects.ts'
 
 const RESULTS = resolve(import.meta.dirname, '../results')
 
@@ -26,11 +35,22 @@ examples/images, which is made when it is not there. Needs root, containerd, run
   --delay MS         of the link, one way (10)
   --mbit N           of the link (200)
   --contenders LIST  of full, lazy, optimized (all)
+  --workloads LIST   of start, the image's own, and dense, which reads every file (start)
+  --via WHO          client (ctr, ctr-remote), or cri, as for a kubelet (client)
+  --idle S           how long daemons have been up when the pull begins, seconds (0)
+  --store            by Podman: full, and from our layer store by both of its faces; needs podman
+  --reference DIR    takes turns with the containerd-stargz-grpc and ctr-remote there: the reference's, or an older build's
   --config FILE      the snapshotter's config.toml
   --resident         the memory and disk of all lazy images in one machine as well
   --files            file system figures as well, in the first round; drops this machine's caches
   --tmp DIR          where it works (bench/results); what it puts there is deleted, apart from the figures in bench/results
 `
+
+/** A way to start a container, and how that is done. */
+interface Runner {
+  readonly name: string
+  start(subject: Subject, options: StartOptions): Promise<Start>
+}
 
 interface Options {
   readonly layouts: readonly string[]
@@ -38,7 +58,10 @@ interface Options {
   readonly links: readonly string[]
   readonly delayMs: number
   readonly mbit: number
-  readonly contenders: readonly Contender[]
+  readonly contenders: readonly Runner[]
+  readonly workloads: readonly WorkloadName[]
+  readonly idleS: number
+  readonly via: Via
   readonly config: string
   readonly files: boolean
   readonly resident: boolean
@@ -66,11 +89,13 @@ async function main(): Promise<void> {
     for (const layout of layouts) {
       const subject = await publish(layout, addresses.local!)
       subjects.push(subject)
-      const starts = await takeTurns(subject, options, async (linkName, contender, round) => {
+      const starts = await takeTurns(subject, options, async (linkName, contender, workload, round) => {
         const address = addresses[linkName]!
-        const withFiles = options.files && round === 1 && linkName === options.links[0]
-        return startContainer(subject, contender, {
+        const withFiles =
+          options.files && round === 1 && linkName === options.links[0] && workload === options.workloads[0]
+        return contender.start(subject, {
           ...options,
+          workload,
           directory: machine,
           registry,
           address,
@@ -101,6 +126,11 @@ function parseOptions(): Options | undefined {
       delay: {type: 'string', default: '10'},
       mbit: {type: 'string', default: '200'},
       contenders: {type: 'string', default: CONTENDERS.map(({name}) => name).join(',')},
+      workloads: {type: 'string', default: WORKLOAD_NAMES[0]},
+      idle: {type: 'string', default: '0'},
+      via: {type: 'string', default: VIAS[0]},
+      store: {type: 'boolean', default: false},
+      reference: {type: 'string'},
       config: {type: 'string'},
       files: {type: 'boolean', default: false},
       resident: {type: 'boolean', default: false},
@@ -108,14 +138,20 @@ function parseOptions(): Options | undefined {
     },
   })
   if (values.help) return undefined
-  const wanted = values.contenders.split(',')
+  const programs = values.reference === undefined ? undefined : programsIn(resolve(values.reference))
+  const runners = values.store ? podmanRunners() : containerdRunners(programs)
+  // "lazy" is also whatever is named after it.
+  const wanted = new Set(values.contenders.split(','))
   return {
     layouts: positionals.map(layout => resolve(layout)),
     rounds: Number(values.rounds),
     links: values.links.split(','),
     delayMs: Number(values.delay),
     mbit: Number(values.mbit),
-    contenders: CONTENDERS.filter(({name}) => wanted.includes(name)),
+    contenders: runners.filter(({name}) => wanted.has(name.replace(/,.*/, ''))),
+    workloads: WORKLOAD_NAMES.filter(name => values.workloads.split(',').includes(name)),
+    idleS: Number(values.idle),
+    via: values.via === 'cri' ? 'cri' : 'client',
     // Empty by default: not what this machine's own snapshotter is told.
     config: resolve(values.config ?? '/dev/null'),
     files: values.files,
@@ -124,22 +160,41 @@ function parseOptions(): Options | undefined {
   }
 }
 
+function containerdRunners(reference: Programs | undefined): readonly Runner[] {
+  const contenders = [...CONTENDERS, ...(reference === undefined ? [] : contendersOf(reference))]
+  return contenders.map(contender => ({
+    name: contender.name,
+    start: (subject, options) => startContainer(subject, contender, options),
+  }))
+}
+
+function podmanRunners(): readonly Runner[] {
+  return PODMAN_CONTENDERS.map(contender => ({
+    name: contender.name,
+    start: (subject, options) => startWithPodman(subject, contender, options),
+  }))
+}
+
 /** Runs everyone once, then everyone again, so that a change in the machine's mood meets all of them. */
 async function takeTurns(
   subject: Subject,
-  {rounds, links, contenders}: Options,
-  start: (link: string, contender: Contender, round: number) => Promise<Start>,
+  {rounds, links, contenders, workloads}: Options,
+  start: (link: string, contender: Runner, workload: WorkloadName, round: number) => Promise<Start>,
 ): Promise<Figures[]> {
   const pairs = links.flatMap(link =>
-    contenders.map(contender => ({subject, link, contender, starts: [] as Start[]})),
+    workloads.flatMap(workload =>
+      contenders.map(contender => ({subject, link, contender, workload, starts: [] as Start[]})),
+    ),
   )
   for (let round = 1; round <= rounds; round++) {
-    for (const {link, contender, starts} of pairs) {
-      const figures = await start(link, contender, round)
+    for (const {link, contender, workload, starts} of pairs) {
+      const figures = await start(link, contender, workload, round)
       starts.push(figures)
       const {totalS, served} = figures
       const told = `${totalS.toFixed(2)} s, ${(served.bytes / 1e6).toFixed(1)} MB, ${served.requests} requests`
-      process.stderr.write(`round ${round}/${rounds}  ${subject.name} ${link} ${contender.name}: ${told}\n`)
+      process.stderr.write(
+        `round ${round}/${rounds}  ${subject.name} ${link} ${workload} ${contender.name}: ${told}\n`,
+      )
     }
   }
   return pairs.map(pair => figuresOf(pair, pair.starts))
@@ -147,7 +202,7 @@ async function takeTurns(
 
 async function save(
   results: {readonly figures: readonly Figures[]; readonly resident: Resident | undefined},
-  {delayMs, mbit}: Options,
+  {delayMs, mbit, idleS, via}: Options,
 ): Promise<void> {
   const when = new Date().toISOString()
   const machine = {
@@ -157,7 +212,7 @@ async function save(
     node: process.version,
   }
   const name = join(RESULTS, `startup-${when.replaceAll(':', '').replace(/\..*/, '')}`)
-  const link = {delayMs, mbit}
+  const link = {delayMs, mbit, idleS, via}
   await writeFile(`${name}.json`, `${JSON.stringify({when, machine, link, ...results}, undefined, 2)}\n`)
   const about = `${machine.processors} x ${machine.processor}, Linux ${machine.kernel}, ${when.slice(0, 10)}; wan: ${delayMs} ms each way, ${mbit} Mbit/s. ${results.resident ? `${describeResident(results.resident)}.` : ''}`
   await writeFile(`${name}.html`, renderPage(results.figures, about))

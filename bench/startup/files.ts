@@ -13,8 +13,8 @@ export interface FileFigures {
   readonly warmReadS: number
 }
 
-/** Measures the file system of the machine's container, mounted once more beside it, read-only. */
-export async function measureFiles(machine: Machine, {lazy}: {readonly lazy: boolean}): Promise<FileFigures> {
+/** Mounts the file system of the machine's container once more beside it, read-only; resolves to where. */
+export async function mountAgain(machine: Machine, {lazy}: {readonly lazy: boolean}): Promise<string> {
   const target = join(machine.directory, 'files')
   await mkdir(target)
   const snapshots = [...machine.globals, 'snapshots', ...(lazy ? ['--snapshotter', 'stargz'] : [])]
@@ -23,13 +23,17 @@ export async function measureFiles(machine: Machine, {lazy}: {readonly lazy: boo
   // It prints the command that mounts it.
   const {stdout: mount} = await execa('ctr', [...snapshots, 'view', '--target', target, 'files', parent])
   await execa('sh', ['-c', mount])
-  const walk = () => seconds(['du', '--summarize', target])
-  const read = () => seconds(['sh', '-c', 'find "$0" -type f -print0 | xargs -0 cat > /dev/null', target])
+  return target
+}
+
+/** Measures what is mounted at `directory`. */
+export async function measureFiles(directory: string): Promise<FileFigures> {
+  const walk = () => seconds(['du', '--summarize', directory])
+  const read = () => seconds(['sh', '-c', 'find "$0" -type f -print0 | xargs -0 cat > /dev/null', directory])
   await dropCaches()
   const [coldWalkS, warmWalkS] = [await walk(), await walk()]
   await dropCaches()
   const [coldReadS, warmReadS] = [await read(), await read()]
-  await execa('umount', [target])
   return {coldWalkS, warmWalkS, coldReadS, warmReadS}
 }
 

@@ -4,14 +4,34 @@
 import {type ChildProcess, spawn} from 'node:child_process'
 import {once} from 'node:events'
 import {createWriteStream} from 'node:fs'
-import {mkdir, rm, truncate, writeFile} from 'node:fs/promises'
+import {mkdir, readFile, rm, truncate, writeFile} from 'node:fs/promises'
 import {join, resolve} from 'node:path'
 import {createInterface} from 'node:readline'
 import {setTimeout as sleep} from 'node:timers/promises'
 import {execa} from 'execa'
 import {CTR_REMOTE} from './subjects.ts'
 
-const SNAPSHOTTER = resolve(import.meta.dirname, '../../bin/containerd-stargz-grpc')
+/** A lazy snapshotter's daemon, and the client that pulls through it. */
+export interface Programs {
+  readonly name: string
+  readonly daemon: string
+  readonly client: string
+}
+
+export const OURS: Programs = {
+  name: 'ours',
+  daemon: resolve(import.meta.dirname, '../../bin/containerd-stargz-grpc'),
+  client: CTR_REMOTE,
+}
+
+/** Those of another build or of the reference, which has the same names, in a directory. */
+export function programsIn(directory: string): Programs {
+  return {
+    name: 'reference',
+    daemon: join(directory, 'containerd-stargz-grpc'),
+    client: join(directory, 'ctr-remote'),
+  }
+}
 const DISK_SIZE = 32 * 2 ** 30
 
 /** What left the registry. */
@@ -53,12 +73,28 @@ export interface Machine extends AsyncDisposable {
   readonly snapshotter: number | undefined
   /** Words of a ctr (or ctr-remote) command up to the command's own. */
   readonly globals: readonly string[]
+  /** containerd's. */
+  readonly socket: string
 }
 
-/** Starts containerd, and the snapshotter where one is wanted, on a fresh file system at `directory`. */
+/**
+ * Starts containerd, and the snapshotter where one is wanted, on a fresh file system at `directory`. `plainHttp` are
+ * registries without TLS, which are added to the snapshotter's configuration: others than ours have to be told.
+ */
 export async function startMachine(
   directory: string,
-  {snapshotter, config}: {readonly snapshotter: boolean; readonly config: string},
+  {
+    programs,
+    cri = false,
+    config,
+    plainHttp = [],
+  }: {
+    readonly programs: Programs | undefined
+    /** Whether containerd has its CRI, with the lazy snapshotter where there is one. */
+    readonly cri?: boolean
+    readonly config: string
+    readonly plainHttp?: readonly string[]
+  },
 ): Promise<Machine> {
   const disk = await mountDisk(directory)
   const daemons: ChildProcess[] = []
@@ -68,21 +104,28 @@ export async function startMachine(
   }
   try {
     const [socket, lazySocket] = [join(directory, 'containerd.sock'), join(directory, 'stargz.sock')]
-    await writeFile(join(directory, 'containerd.toml'), containerdConfig(directory, socket, lazySocket))
-    if (snapshotter) {
+    const criConfig = cri ? criSection(programs ? 'stargz' : 'overlayfs', directory) : undefined
+    await writeFile(
+      join(directory, 'containerd.toml'),
+      containerdConfig(directory, socket, lazySocket, criConfig),
+    )
+    if (programs) {
       const paths = [`--address=${lazySocket}`, `--root=${join(directory, 'stargz')}`]
+      const ownConfig = join(directory, 'stargz.toml')
+      await writeFile(ownConfig, `${await readFile(config, 'utf8')}\n${plainHttp.map(hostConfig).join('')}`)
       // SIGINT, not SIGTERM, has the snapshotter unmount everything.
-      daemons.push(start(SNAPSHOTTER, [...paths, `--config=${config}`], directory))
+      daemons.push(startDaemon(programs.daemon, [...paths, `--config=${ownConfig}`], directory))
       await waitFor(() => execa('test', ['-S', lazySocket]), daemons)
     }
-    daemons.push(start('containerd', ['--config', join(directory, 'containerd.toml')], directory))
-    const globals = ['--address', socket, '--namespace', `bench-startup-${process.pid}`]
+    daemons.push(startDaemon('containerd', ['--config', join(directory, 'containerd.toml')], directory))
+    const globals = ['--address', socket, '--namespace', cri ? 'k8s.io' : `bench-startup-${process.pid}`]
     await waitFor(() => execa('ctr', [...globals, 'version']), daemons)
     return {
       directory,
       containerd: daemons.at(-1)!.pid!,
-      snapshotter: snapshotter ? daemons[0]!.pid! : undefined,
+      snapshotter: programs ? daemons[0]!.pid! : undefined,
       globals,
+      socket,
       [Symbol.asyncDispose]: release,
     }
   } catch (error) {
@@ -92,7 +135,7 @@ export async function startMachine(
 }
 
 /** ext4 in a sparse file: deleting a tree on an old file system makes the next unpack slow. */
-async function mountDisk(directory: string): Promise<AsyncDisposable> {
+export async function mountDisk(directory: string): Promise<AsyncDisposable> {
   const image = `${directory}.img`
   await mkdir(directory, {recursive: true})
   await writeFile(image, '')
@@ -111,7 +154,7 @@ async function mountDisk(directory: string): Promise<AsyncDisposable> {
   }
 }
 
-function start(program: string, words: readonly string[], directory: string): ChildProcess {
+export function startDaemon(program: string, words: readonly string[], directory: string): ChildProcess {
   const daemon = spawn(program, words, {stdio: ['ignore', 'pipe', 'pipe']})
   const log = createWriteStream(join(directory, `${program.split('/').at(-1)}.log`))
   daemon.stdout.pipe(log)
@@ -119,14 +162,17 @@ function start(program: string, words: readonly string[], directory: string): Ch
   return daemon
 }
 
-async function stop(daemon: ChildProcess): Promise<void> {
+export async function stop(daemon: ChildProcess): Promise<void> {
   if (daemon.exitCode !== null || daemon.signalCode !== null) return
   const gone = once(daemon, 'exit')
   daemon.kill('SIGINT')
   await gone
 }
 
-async function waitFor(probe: () => Promise<unknown>, daemons: readonly ChildProcess[]): Promise<void> {
+export async function waitFor(
+  probe: () => Promise<unknown>,
+  daemons: readonly ChildProcess[],
+): Promise<void> {
   const daemon = daemons.at(-1)!
   const said: Buffer[] = []
   daemon.stderr?.on('data', (bytes: Buffer) => said.push(bytes))
@@ -137,11 +183,16 @@ async function waitFor(probe: () => Promise<unknown>, daemons: readonly ChildPro
   }
 }
 
-function containerdConfig(directory: string, socket: string, lazySocket: string): string {
+function containerdConfig(
+  directory: string,
+  socket: string,
+  lazySocket: string,
+  criConfig: string | undefined,
+): string {
   return `version = 2
 root = "${directory}/containerd"
 state = "${directory}/state"
-disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.btrfs"]
+disabled_plugins = [${criConfig === undefined ? '"io.containerd.grpc.v1.cri", ' : ''}"io.containerd.snapshotter.v1.btrfs"]
 [grpc]
   address = "${socket}"
 [ttrpc]
@@ -151,5 +202,26 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.b
 [proxy_plugins.stargz]
   type = "snapshot"
   address = "${lazySocket}"
+${criConfig ?? ''}`
+}
+
+/** Of containerd 1.x, whose CRI speaks plain HTTP with a registry on this machine. */
+function criSection(snapshotter: string, directory: string): string {
+  return `[plugins."io.containerd.grpc.v1.cri"]
+  stream_server_address = "127.0.0.1"
+  [plugins."io.containerd.grpc.v1.cri".containerd]
+    snapshotter = "${snapshotter}"
+    disable_snapshot_annotations = false
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "${directory}/cni/bin"
+    conf_dir = "${directory}/cni/conf"
+`
+}
+
+/** Has a daemon speak HTTP with a registry. */
+export function hostConfig(address: string): string {
+  return `[[resolver.host."${address}".mirrors]]
+  host = "${address}"
+  insecure = true
 `
 }

@@ -54,11 +54,10 @@ ${images
 }
 
 function renderImage(image: string, figures: readonly Figures[]): string {
-  const links = [...new Set(figures.map(({link}) => link))]
-  const starts = links.map(link => {
-    const bars = figures.filter(row => row.link === link).map(startBar)
-    return `<h3>${escapeHtml(link)}</h3>\n${renderBars(bars)}`
-  })
+  const places = Map.groupBy(figures, ({link, workload}) => `${link}, ${workload}`)
+  const starts = [...places].map(
+    ([place, rows]) => `<h3>${escapeHtml(place)}</h3>\n${renderBars(rows.map(startBar))}`,
+  )
   const withFiles = figures.filter(({files}) => files)
   const files = FILES.map(({key, name}) => {
     const bars = withFiles.map(({contender, files}): Bar => {

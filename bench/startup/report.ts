@@ -4,7 +4,7 @@ import chalk from 'chalk'
 import Table from 'cli-table3'
 import {median} from '../convert/measure.ts'
 import type {FileFigures} from './files.ts'
-import type {Contender, Start} from './start-container.ts'
+import type {Start} from './start-container.ts'
 import type {Subject} from './subjects.ts'
 
 /** Medians over the rounds. Seconds and bytes. */
@@ -12,6 +12,7 @@ export interface Figures {
   readonly image: string
   readonly link: string
   readonly contender: string
+  readonly workload: string
   readonly rounds: number
   readonly pullS: number
   readonly createS: number
@@ -20,7 +21,10 @@ export interface Figures {
   readonly requests: number
   readonly bytes: number
   readonly daemonCpuS: number
+  readonly clientCpuS: number
   readonly rss: number
+  readonly idleCpuS: number
+  readonly idleRss: number
   readonly filledCpuS?: number
   readonly filledRss?: number
   readonly fillS?: number
@@ -32,7 +36,13 @@ export function figuresOf(
     subject,
     link,
     contender,
-  }: {readonly subject: Subject; readonly link: string; readonly contender: Contender},
+    workload,
+  }: {
+    readonly subject: Subject
+    readonly link: string
+    readonly contender: {readonly name: string}
+    readonly workload: string
+  },
   starts: readonly Start[],
 ): Figures {
   const of = (value: (start: Start) => number) => median(starts.map(value))
@@ -41,6 +51,7 @@ export function figuresOf(
     image: subject.name,
     link,
     contender: contender.name,
+    workload,
     rounds: starts.length,
     pullS: of(({pullS}) => pullS),
     createS: of(({createS}) => createS),
@@ -49,7 +60,10 @@ export function figuresOf(
     requests: of(({served}) => served.requests),
     bytes: of(({served}) => served.bytes),
     daemonCpuS: of(({daemonCpuS}) => daemonCpuS),
+    clientCpuS: of(({clientCpuS}) => clientCpuS),
     rss: of(({rss}) => rss),
+    idleCpuS: of(({idleCpuS}) => idleCpuS),
+    idleRss: of(({idleRss}) => idleRss),
     ...(last?.filled && {
       filledCpuS: last.filled.daemonCpuS,
       filledRss: last.filled.rss,
@@ -59,10 +73,11 @@ export function figuresOf(
   }
 }
 
-/** The starts of one image, by link. The factor is the total over that of the full pull behind the same link. */
+/** The starts of one image, by link and workload. The factor is the total over that of the full pull in the same place. */
 export function formatStarts(figures: readonly Figures[]): string {
   const head = [
     'link',
+    'workload',
     '',
     'pull s',
     'create s',
@@ -71,21 +86,29 @@ export function formatStarts(figures: readonly Figures[]): string {
     'of full',
     'MB',
     'requests',
-    'CPU s',
+    'client CPU s',
+    'daemons CPU s',
+    'idle CPU s',
     'RSS MB',
+    'idle MB',
   ]
   const table = tableWith(head)
   for (const row of figures) {
-    const full = figures.find(({link, contender}) => link === row.link && contender === 'full')
+    const full = figures.find(
+      ({link, workload, contender}) => link === row.link && workload === row.workload && contender === 'full',
+    )
     table.push([
       row.link,
+      row.workload,
       row.contender === 'full' ? row.contender : chalk.bold(row.contender),
       ...[row.pullS, row.createS, row.runS, row.totalS].map(value => value.toFixed(2)),
       full && row !== full ? chalk.green(`${(row.totalS / full.totalS).toFixed(2)}x`) : '',
       (row.bytes / 1e6).toFixed(1),
       row.requests,
+      row.clientCpuS.toFixed(2),
       row.daemonCpuS.toFixed(2),
-      row.rss > 0 ? (row.rss / 1e6).toFixed(0) : '',
+      row.rss > 0 ? row.idleCpuS.toFixed(2) : '',
+      ...[row.rss, row.idleRss].map(bytes => (bytes > 0 ? (bytes / 1e6).toFixed(0) : '')),
     ])
   }
   return table.toString()
@@ -120,6 +143,8 @@ export function formatFiles(figures: readonly Figures[]): string {
 }
 
 function tableWith(head: readonly string[]) {
-  const colAligns = head.map((name): 'left' | 'right' => (name === '' || name === 'link' ? 'left' : 'right'))
+  const colAligns = head.map((name): 'left' | 'right' =>
+    ['', 'link', 'workload'].includes(name) ? 'left' : 'right',
+  )
   return new Table({head: [...head], colAligns, style: {head: [], border: [], compact: true}})
 }

@@ -4,7 +4,7 @@ import {join} from 'node:path'
 import {setTimeout as sleep} from 'node:timers/promises'
 import {execa} from 'execa'
 import {descendants, rssOf, sum} from '../convert/measure.ts'
-import {startMachine} from './machine.ts'
+import {OURS, startMachine} from './machine.ts'
 import {CONTENDERS, layerStatus, pull, type StartOptions, untilFilled} from './start-container.ts'
 import type {Subject} from './subjects.ts'
 
@@ -28,7 +28,7 @@ export async function measureResident(
   subjects: readonly Subject[],
   {directory, address, config}: Pick<StartOptions, 'directory' | 'address' | 'config'>,
 ): Promise<Resident> {
-  await using machine = await startMachine(directory, {snapshotter: true, config})
+  await using machine = await startMachine(directory, {programs: OURS, config})
   const rss = () => sum([...descendants(machine.snapshotter!)].map(rssOf))
   let busyRss = 0
   const sampler = setInterval(() => {
@@ -38,7 +38,7 @@ export async function measureResident(
   for (const contender of lazy) {
     for (const {name} of subjects) await pull(machine, contender, `${address}/${name}:${contender.tag}`)
   }
-  await untilFilled(machine)
+  await untilFilled(() => layerStatus(machine))
   clearInterval(sampler)
   const layers = await layerStatus(machine)
   await sleep(QUIET_MS)

@@ -8,22 +8,40 @@ const ROOT = resolve(import.meta.dirname, '../..')
 export const CTR_REMOTE = join(ROOT, 'bin/ctr-remote')
 const MAKE_IMAGE = join(ROOT, 'examples/images/make-image')
 
-/** An image of the registry, as it was and converted in two ways, and a workload for it. Sizes are compressed bytes. */
-export interface Subject {
-  readonly name: string
-  readonly layers: number
-  readonly size: number
+/** What runs in a container, and how it shows that it is ready. */
+export interface Workload {
   /** The command in the container; empty for the image's own. */
   readonly args: readonly string[]
   /** What a line of the output looks like once the container has started. */
   readonly ready: RegExp
 }
 
+/** An image of the registry, as it was and converted in two ways, and its own workload. Sizes are compressed bytes. */
+export interface Subject extends Workload {
+  readonly name: string
+  readonly layers: number
+  readonly size: number
+}
+
+/** Reads every file of the image: what is dense is never better lazy than at once, and must not be worse. */
+const DENSE: Workload = {
+  args: ['sh', '-c', 'find / -xdev -type f -exec cat {} + > /dev/null 2>&1; echo everything was read'],
+  ready: /everything was read/,
+}
+
+/** `start` is the image's own; for `dense` the image needs a shell and find. */
+export const WORKLOAD_NAMES = ['start', 'dense'] as const
+export type WorkloadName = (typeof WORKLOAD_NAMES)[number]
+
+export function workloadOf(subject: Subject, name: WorkloadName): Workload {
+  return name === 'dense' ? DENSE : subject
+}
+
 /** The tags under which the registry has every subject. */
 export type Tag = 'plain' | 'esgz' | 'optimized'
 
 /** Workloads of images with these names; the first line that any other image prints means that it is ready. */
-const WORKLOADS: Readonly<Record<string, Pick<Subject, 'args' | 'ready'>>> = {
+const WORKLOADS: Readonly<Record<string, Workload>> = {
   python: {args: ['python3', '-c', 'import json; print(json.dumps({"hello": "world"}))'], ready: /hello/},
   debian: {args: ['perl', '-e', 'print "hello\\n"'], ready: /hello/},
   redis: {args: [], ready: /Ready to accept connections/},
