@@ -9,7 +9,6 @@ if (!archive || !layer) throw new Error('usage: build-layer.ts ARCHIVE LAYER [PA
 await using source = await openFile(archive)
 await using output = await open(layer, 'w')
 const {descriptor, prioritized} = await buildLayer(source, {
-  compression: archive.endsWith('.gz') ? 'gzip' : 'none',
   prioritizedPaths,
   write: async bytes => void (await output.writeFile(bytes)),
 })

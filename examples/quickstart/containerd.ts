@@ -1,17 +1,13 @@
 // A containerd of our own with our snapshotter, to start containers lazily in: everything of it is in one directory.
 
 import {execFile} from 'node:child_process'
-import {accessSync, constants, existsSync, openSync} from 'node:fs'
+import {openSync} from 'node:fs'
 import {mkdir, writeFile} from 'node:fs/promises'
-import {delimiter, join} from 'node:path'
-import {setTimeout as sleep} from 'node:timers/promises'
+import {join} from 'node:path'
 import {promisify} from 'node:util'
-import {interruption, ProgramFailed, ROOT, startService} from './programs.ts'
+import {missingPrograms, ROOT, startService, untilThere} from './programs.ts'
 
 const execute = promisify(execFile)
-
-/** How long a daemon may take to listen. */
-const START_TIMEOUT_MS = 20_000
 
 /** Where ctr-remote finds it. */
 export interface Containerd {
@@ -21,7 +17,7 @@ export interface Containerd {
 
 /** Starts both daemons in `directory`; or says what this machine lacks. They run until `stopPrograms`. */
 export async function startContainerd(directory: string): Promise<Containerd | string> {
-  const missing = ['containerd', 'ctr', 'runc'].filter(program => !isOnPath(program))
+  const missing = missingPrograms(['containerd', 'ctr', 'runc'])
   if (missing.length > 0) return `this machine lacks ${missing.join(', ')}`
   await mkdir(directory)
   const [address, snapshotter] = [join(directory, 'containerd.sock'), join(directory, 'stargz.sock')]
@@ -48,24 +44,6 @@ async function removeTasks(ctr: readonly string[]): Promise<void> {
   for (const task of stdout.split('\n').filter(Boolean)) {
     await execute('ctr', [...ctr, 'tasks', 'rm', '--force', task])
   }
-}
-
-async function untilThere(socket: string): Promise<void> {
-  for (const deadline = Date.now() + START_TIMEOUT_MS; !existsSync(socket); await sleep(20)) {
-    if (interruption()) throw new ProgramFailed('interrupted')
-    if (Date.now() > deadline) throw new ProgramFailed(`nothing listens on ${socket}`)
-  }
-}
-
-function isOnPath(program: string): boolean {
-  return (process.env.PATH ?? '').split(delimiter).some(directory => {
-    try {
-      accessSync(join(directory, program), constants.X_OK)
-      return true
-    } catch {
-      return false
-    }
-  })
 }
 
 function configOf(directory: string, address: string, snapshotter: string): string {

@@ -3,18 +3,25 @@
 
 import {type ChildProcess, spawn} from 'node:child_process'
 import {once} from 'node:events'
-import {join, resolve} from 'node:path'
+import {accessSync, constants, existsSync} from 'node:fs'
+import {delimiter, join, resolve} from 'node:path'
 import {createInterface} from 'node:readline'
+import {setTimeout as sleep} from 'node:timers/promises'
 import chalk from 'chalk'
 
 export const ROOT = resolve(import.meta.dirname, '../..')
 const CTR_REMOTE = join(ROOT, 'bin/ctr-remote')
+/** As a reader in the checkout calls it. */
+const SHOWN = 'bin/ctr-remote'
 
 /** The width that lines keep to. */
 const COLUMNS = 100
 
 /** A program failed. It has said why on stderr itself. */
 export class ProgramFailed extends Error {}
+
+/** How long a service may take to listen. */
+const START_TIMEOUT_MS = 60_000
 
 /** A service that does not end by itself after this is killed. */
 const STOP_TIMEOUT_MS = 20_000
@@ -56,21 +63,53 @@ export async function stopPrograms(): Promise<void> {
   }
 }
 
+/** Which of these programs are not on the PATH. */
+export function missingPrograms(programs: readonly string[]): readonly string[] {
+  const isIn = (program: string) => (directory: string) => {
+    try {
+      accessSync(join(directory, program), constants.X_OK)
+      return true
+    } catch {
+      return false
+    }
+  }
+  const directories = (process.env.PATH ?? '').split(delimiter)
+  return programs.filter(program => !directories.some(isIn(program)))
+}
+
+/** Resolves when a service has made its socket. */
+export async function untilThere(socket: string): Promise<void> {
+  for (const deadline = Date.now() + START_TIMEOUT_MS; !existsSync(socket); await sleep(20)) {
+    if (interruption()) throw new ProgramFailed('interrupted')
+    if (Date.now() > deadline) throw new ProgramFailed(`nothing listens on ${socket}`)
+  }
+}
+
 /** Runs a program to its end; its output goes where ours goes. */
-export async function run(file: string, words: readonly string[]): Promise<void> {
-  await ended(start(file, words, 'inherit'), file)
+export async function run(file: string, words: readonly string[], env = process.env): Promise<void> {
+  await ended(start(file, words, {stdout: 'inherit', env}), file)
+}
+
+/** Runs a program with variables of its own, which are not shown; the command is. */
+export async function runShown(
+  file: string,
+  words: readonly string[],
+  env: Readonly<Record<string, string>>,
+): Promise<void> {
+  showCommand(file, words)
+  await run(file, words, {...process.env, ...env})
 }
 
 /** Runs ctr-remote. */
 export async function ctrRemote(words: readonly string[]): Promise<void> {
-  showCommand(words)
+  showCommand(SHOWN, words)
   await run(CTR_REMOTE, words)
 }
 
 /** Runs ctr-remote with `--json`; resolves to what it prints. */
 export async function ctrRemoteJson<Result>(words: readonly string[]): Promise<Result> {
-  showCommand(words)
-  const child = start(CTR_REMOTE, [...words, '--json'], 'pipe')
+  showCommand(SHOWN, words)
+  const child = start(CTR_REMOTE, [...words, '--json'], {stdout: 'pipe'})
   let printed = ''
   child.stdout!.setEncoding('utf8').on('data', text => {
     printed += text
@@ -81,10 +120,10 @@ export async function ctrRemoteJson<Result>(words: readonly string[]): Promise<R
 
 /** Runs ctr-remote; resolves to how long it took to print its first line, milliseconds. The output is shown. */
 export async function ctrRemoteUntilLine(words: readonly string[]): Promise<number> {
-  showCommand(words)
+  showCommand(SHOWN, words)
   const begunMs = performance.now()
   let firstMs: number | undefined
-  const child = start(CTR_REMOTE, words, 'pipe')
+  const child = start(CTR_REMOTE, words, {stdout: 'pipe'})
   child.stdout!.on('data', text => {
     firstMs ??= performance.now() - begunMs
     process.stdout.write(text)
@@ -102,7 +141,7 @@ export interface Served {
 /** Starts a registry on a free port of this machine, which runs until `stopPrograms`. */
 export async function startRegistry(): Promise<{readonly address: string; served(): Served}> {
   const words = ['registry', 'serve', '--listen=127.0.0.1:0', '--log-format=json']
-  showCommand(words)
+  showCommand(SHOWN, words)
   const child = startService(CTR_REMOTE, words, {signal: 'SIGTERM', output: 'pipe'})
   const served = {requests: 0, bytes: 0}
   createInterface({input: child.stderr!}).on('line', line => {
@@ -135,9 +174,18 @@ export function startService(file: string, words: readonly string[], options: Se
   return child
 }
 
-function start(file: string, words: readonly string[], stdout: 'inherit' | 'pipe'): ChildProcess {
+interface StartOptions {
+  readonly stdout: 'inherit' | 'pipe'
+  readonly env?: NodeJS.ProcessEnv
+}
+
+function start(
+  file: string,
+  words: readonly string[],
+  {stdout, env = process.env}: StartOptions,
+): ChildProcess {
   if (interrupted) throw new ProgramFailed('interrupted')
-  const child = spawn(file, words, {stdio: ['ignore', stdout, 'inherit'], detached: true})
+  const child = spawn(file, words, {stdio: ['ignore', stdout, 'inherit'], env, detached: true})
   commands.add(child)
   child.once('close', () => commands.delete(child))
   return child
@@ -157,8 +205,8 @@ function signalGroup(child: ChildProcess, signal: NodeJS.Signals): void {
 }
 
 /** Shows a command as it can be pasted into a shell, over several lines when it is long. */
-function showCommand(words: readonly string[]): void {
-  const lines = ['$ bin/ctr-remote']
+function showCommand(program: string, words: readonly string[]): void {
+  const lines = [`$ ${program}`]
   for (const word of words.map(quote)) {
     if (`${lines.at(-1)} ${word} \\`.length > COLUMNS) {
       lines[lines.length - 1] += ' \\'
