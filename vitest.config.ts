@@ -1,10 +1,14 @@
+import {availableParallelism} from 'node:os'
 import {defineConfig} from 'vitest/config'
 
 export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
-    testTimeout: 60_000,
-    hookTimeout: 120_000,
+    // For what hangs. What merely waits for a loaded machine may.
+    testTimeout: 240_000,
+    hookTimeout: 300_000,
     pool: 'forks',
+    // Vitest leaves a core free, half of those that CI has; and much of the suite waits for other processes.
+    maxWorkers: availableParallelism(),
   },
 })

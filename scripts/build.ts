@@ -1,58 +1,52 @@
-// Bundles the command line into dist/cli: one entry per command, shared code split off, so that a command loads only
-// what it runs; then writes oclif's manifest, so that help and parsing load no command at all. Daemons go into
-// dist/daemons, with the threads and processes that they start.
+// Builds the programs, into dist or the directory that is named (`node scripts/build.ts [DIRECTORY]`). The command line goes into dist/cli, and beside each file the code that V8 has made of it
+// (warm-code.ts); oclif's manifest is written, so that help loads no command at all. Daemons go into dist/daemons, with
+// the threads and processes that they start.
 
-import {
-  chmodSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs'
-import {dirname, join, resolve} from 'node:path'
+import {chmodSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync} from 'node:fs'
+import {basename, dirname, join, relative, resolve} from 'node:path'
 import {Plugin} from '@oclif/core/config'
-import {build} from 'esbuild'
+import {type BuildOptions, build, type TransformOptions, transform} from 'esbuild'
+import {MODULE_WRAPPER} from '../src/lib/io/cached-modules.ts'
+import {warmCode} from './warm-code.ts'
 
 const ROOT = resolve(import.meta.dirname, '..')
+const OUT = resolve(process.argv[2] ?? join(ROOT, 'dist'))
 
-await bundle('dist/cli', listEntryPoints())
-await bundle('dist/daemons', [
-  {in: 'src/daemons/snapshotter/start.ts', out: 'containerd-stargz-grpc'},
-  // The programs of threads, which are found by their names from any chunk.
-  {in: 'src/lib/fuse/worker.ts', out: 'fuse-worker'},
-  {in: 'src/daemons/snapshotter/parse-worker.ts', out: 'parse-worker'},
-])
-await writeManifest()
+/** What the bundles have in common. */
+const COMMON = {
+  absWorkingDir: ROOT,
+  bundle: true,
+  platform: 'node',
+  // Node 22 has no `await using`; esbuild rewrites it.
+  target: 'node22.19',
+  minifySyntax: true,
+  sourcemap: 'linked',
+  sourcesContent: false,
+  logLevel: 'warning',
+  define: {PACKAGE_VERSION: JSON.stringify(readVersion())},
+} as const satisfies BuildOptions
 
-/** In a folder of its own beside, so that a build that fails leaves the last one in place, and two builds do not mix. */
-async function bundle(folder: string, entryPoints: {in: string; out: string}[]): Promise<void> {
-  const out = join(ROOT, folder)
+const ES_MODULE = {
+  format: 'esm',
+  // CommonJS packages inside an ES module still call `require` for Node's own modules.
+  banner: {
+    js: "import {createRequire as __createRequire} from 'node:module'; const require = __createRequire(import.meta.url);",
+  },
+} as const satisfies BuildOptions
+
+await replaceFolder('cli', async folder => {
+  await bundleCommandLine(folder)
+  await writeManifest(folder)
+  await warmCode(folder)
+})
+await replaceFolder('daemons', bundleDaemons)
+
+/** Built in a folder of its own beside, so that a build that fails leaves the last one in place, and two builds do not mix. */
+async function replaceFolder(folder: string, fill: (fresh: string) => Promise<void>): Promise<void> {
+  const out = join(OUT, folder)
   mkdirSync(dirname(out), {recursive: true})
   const fresh = mkdtempSync(`${out}.new-`)
-  await build({
-    absWorkingDir: ROOT,
-    entryPoints,
-    outdir: fresh,
-    chunkNames: 'chunks/[name]-[hash]',
-    bundle: true,
-    splitting: true,
-    format: 'esm',
-    platform: 'node',
-    // Node 22 has no `await using`; esbuild rewrites it.
-    target: 'node22.19',
-    minifySyntax: true,
-    sourcemap: 'linked',
-    sourcesContent: false,
-    logLevel: 'warning',
-    define: {PACKAGE_VERSION: JSON.stringify(readVersion())},
-    // CommonJS packages inside an ES module still call `require` for Node's own modules.
-    banner: {
-      js: "import {createRequire as __createRequire} from 'node:module'; const require = __createRequire(import.meta.url);",
-    },
-  })
+  await fill(fresh)
   chmodSync(fresh, 0o755)
   for (;;) {
     rmSync(out, {recursive: true, force: true})
@@ -65,27 +59,102 @@ async function bundle(folder: string, entryPoints: {in: string; out: string}[]):
   }
 }
 
-/** The program at dist/cli/start.js, and each command at the place that its words name. */
-function listEntryPoints(): {in: string; out: string}[] {
-  const commands = readdirSync(join(ROOT, 'src/commands'), {recursive: true, encoding: 'utf8'})
-    .filter(name => name.endsWith('.ts'))
-    .map(name => ({in: `src/commands/${name}`, out: `commands/${name.slice(0, -'.ts'.length)}`}))
-  return [{in: 'src/cli/start.ts', out: 'start'}, ...commands]
+/**
+ * As CommonJS files, one for what each command alone needs and others for what several share: V8's code of them can be
+ * kept and shipped, and there is no graph of modules to resolve at each start.
+ */
+async function bundleCommandLine(outdir: string): Promise<void> {
+  const commonJs = {
+    format: 'cjs',
+    platform: 'node',
+    target: COMMON.target,
+    define: {'import.meta.dirname': '__dirname', 'import.meta.url': '__filename'},
+  } as const satisfies TransformOptions
+  const {define, ...rest} = commonJs
+  await build({
+    ...COMMON,
+    ...rest,
+    entryPoints: ['src/cli/start.ts'],
+    outdir,
+    outExtension: {'.js': '.cjs'},
+    define: {...COMMON.define, ...define},
+  })
+  const {outputFiles} = await build({
+    ...COMMON,
+    entryPoints: ['src/cli/main.ts'],
+    outdir,
+    outExtension: {'.js': '.cjs'},
+    splitting: true,
+    format: 'esm',
+    sourcemap: 'inline',
+    write: false,
+  })
+  const [before, after] = MODULE_WRAPPER
+  for (const {path, text} of outputFiles) {
+    const {code, map} = await transform(text, {
+      ...commonJs,
+      // Files are loaded by `require` alone.
+      supported: {'dynamic-import': false},
+      banner: before,
+      footer: after,
+      sourcemap: 'external',
+      sourcesContent: false,
+      sourcefile: path,
+    })
+    writeFileSync(path, `${code}//# sourceMappingURL=${basename(path)}.map\n`)
+    writeFileSync(`${path}.map`, map)
+  }
+}
+
+async function bundleDaemons(outdir: string): Promise<void> {
+  await build({
+    ...COMMON,
+    entryPoints: [
+      {in: 'src/daemons/snapshotter/start.ts', out: 'containerd-stargz-grpc'},
+      {in: 'src/daemons/layer-store/start.ts', out: 'stargz-store'},
+      {in: 'src/daemons/layer-store/helper.ts', out: 'stargz-store-helper'},
+      // The program of threads, which is found by its name from any chunk.
+      {in: 'src/lib/fuse-worker/fuse-worker.ts', out: 'fuse-worker'},
+    ],
+    outdir,
+    chunkNames: 'chunks/[name]-[hash]',
+    splitting: true,
+    ...ES_MODULE,
+  })
 }
 
 /** What oclif needs to know of every command: ids, flags and arguments, without their code. */
-async function writeManifest(): Promise<void> {
-  const file = join(ROOT, 'oclif.manifest.json')
+async function writeManifest(folder: string): Promise<void> {
+  const classes = join(folder, 'command-classes.mjs')
+  const contents = `import {COMMANDS as LOADERS} from './src/cli/command-table.ts'
+    const load = async ([id, load]) => [id, (await load()).default]
+    export const COMMANDS = Object.fromEntries(await Promise.all(Object.entries(LOADERS).map(load)))`
+  await build({
+    ...COMMON,
+    ...ES_MODULE,
+    sourcemap: false,
+    stdin: {contents, resolveDir: ROOT},
+    outfile: classes,
+  })
+  const pjson = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'))
   const plugin = new Plugin({
     root: ROOT,
     isRoot: true,
+    pjson: {
+      ...pjson,
+      oclif: {
+        ...pjson.oclif,
+        commands: {strategy: 'explicit', target: relative(ROOT, classes), identifier: 'COMMANDS'},
+      },
+    },
     // The last build's, which may lack commands.
     ignoreManifest: true,
     errorOnManifestCreate: true,
     respectNoCacheDefault: true,
   })
   await plugin.load()
-  writeFileSync(file, `${JSON.stringify(plugin.manifest)}\n`)
+  rmSync(classes)
+  writeFileSync(join(OUT, '../oclif.manifest.json'), `${JSON.stringify(plugin.manifest)}\n`)
 }
 
 function readVersion(): string {

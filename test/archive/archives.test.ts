@@ -2,7 +2,7 @@ import {execFileSync, spawn} from 'node:child_process'
 import {once} from 'node:events'
 import {readdir, readFile, stat, writeFile} from 'node:fs/promises'
 import {join} from 'node:path'
-import {gzipSync} from 'node:zlib'
+import {gzipSync, zstdCompressSync} from 'node:zlib'
 import {describe, expect, it} from 'vitest'
 import {importedNames} from '../../src/lib/archive/archive-names.ts'
 import {
@@ -13,7 +13,7 @@ import {
 } from '../../src/lib/archive/archive-transports.ts'
 import {createArchive} from '../../src/lib/archive/create-archive.ts'
 import {openArchive} from '../../src/lib/archive/open-archive.ts'
-import {copyImage} from '../../src/lib/convert/copy-image.ts'
+import {copyImage} from '../../src/lib/copy/copy-image.ts'
 import {openLocalStore} from '../../src/lib/layout/local-store.ts'
 import type {ImageSource, ImageTarget} from '../../src/lib/oci/image-store.ts'
 import {describeWith} from '../support/requires.ts'
@@ -107,7 +107,8 @@ describe('oci-archive:', () => {
     execFileSync('mkfifo', [pipe])
     const cat = spawn('sh', ['-c', 'cat "$1" > "$2"', 'sh', path, pipe])
     const ended = once(cat, 'exit')
-    for (const file of [`${path}.gz`, pipe]) {
+    await writeFile(`${path}.zst`, zstdCompressSync(await readFile(path)))
+    for (const file of [`${path}.gz`, `${path}.zst`, pipe]) {
       await using source = await openOciArchiveSource({path: file, tag: 'v1'})
       expect(await source.resolve()).toEqual(root)
     }

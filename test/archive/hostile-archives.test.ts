@@ -1,11 +1,11 @@
 import {execFileSync} from 'node:child_process'
 import {mkdir, readFile, symlink, truncate, writeFile} from 'node:fs/promises'
 import {join} from 'node:path'
-import {gzipSync} from 'node:zlib'
+import {gzipSync, zstdCompressSync} from 'node:zlib'
 import {describe, expect, it} from 'vitest'
 import {openOciArchiveTarget} from '../../src/lib/archive/archive-transports.ts'
 import {openArchive} from '../../src/lib/archive/open-archive.ts'
-import {digestOf} from '../../src/lib/io/sha256.ts'
+import {digestOf} from '../../src/lib/blob/sha256.ts'
 import {hexOf} from '../../src/lib/oci/digest.ts'
 import {encodeHeaderBlock} from '../../src/lib/tar/header.ts'
 import {readBlob, tarOf, writeSampleImage} from '../support/sample-image.ts'
@@ -43,8 +43,25 @@ const refused = (name: string, bytes: () => Uint8Array, code: string, message?: 
 
 describe('an archive', () => {
   refused('that is empty', () => Buffer.alloc(0), 'invalid-argument')
-  refused('that is no tar', () => Buffer.alloc(2048, 'x'), 'corrupt')
+  refused(
+    'that is no tar',
+    () => Buffer.alloc(2048, 'x'),
+    'corrupt',
+    /^Cannot use ".*a\.tar": Cannot read the tar header at byte 0: /,
+  )
   refused('without images', () => tarOf({'a.txt': 'a'}), 'invalid-argument', /neither an index.json/)
+  refused(
+    'in xz',
+    () => execFileSync('xz', ['-c'], {input: dockerArchive()}),
+    'unsupported',
+    /^Cannot decompress ".*a.tar": xz is not supported, only gzip and zstd are$/,
+  )
+  refused(
+    'in bzip2',
+    () => execFileSync('bzip2', ['-c'], {input: dockerArchive()}),
+    'unsupported',
+    /bzip2 is not supported/,
+  )
   refused('that is damaged gzip', () => gzipSync(dockerArchive()).subarray(0, 200), 'corrupt')
   refused(
     'with a member twice',
@@ -71,6 +88,22 @@ describe('a docker archive', () => {
   it('is read when it is good', async () => {
     await using archive = await openBytes(dockerArchive())
     expect(archive.images.map(image => image.names)).toEqual([['sample:1']])
+  })
+
+  refused(
+    'with a layer in xz',
+    () => dockerArchive({'layer.tar': execFileSync('xz', ['-c'], {input: LAYER})}),
+    'unsupported',
+    /^Cannot use the layer "layer.tar" in ".*a.tar": xz is not supported/,
+  )
+  it('without layers, which Go writes as null, is an image without layers', async () => {
+    const config = JSON.stringify({os: 'linux', architecture: 'amd64', rootfs: {type: 'layers'}})
+    const manifest = JSON.stringify([{...MANIFEST[0], Layers: null}])
+    await using archive = await openBytes(
+      dockerArchive({'manifest.json': manifest, 'c.json': config, 'layer.tar': undefined}),
+    )
+    const root = await readBlob(archive.content, archive.images[0]!.target)
+    expect(JSON.parse(root.toString())).toMatchObject({layers: []})
   })
 
   refused('without its config', () => dockerArchive({'c.json': undefined}), 'corrupt', /lacks "c.json"/)
@@ -125,12 +158,14 @@ describe('a docker archive', () => {
     await expect(readBlob(archive.content, manifest.layers[0])).rejects.toMatchObject({code: 'corrupt'})
   })
 
-  it('with gzip layers, which Docker loads too, serves them as such', async () => {
-    const layer = gzipSync(LAYER)
+  it.each([
+    ['gzip', gzipSync(LAYER)],
+    ['zstd', zstdCompressSync(LAYER)],
+  ])('with %s layers, which Docker loads too, serves them as such', async (compression, layer) => {
     await using archive = await openBytes(dockerArchive({'layer.tar': layer}))
     const manifest = JSON.parse((await readBlob(archive.content, archive.images[0]!.target)).toString())
     expect(manifest.layers[0]).toMatchObject({
-      mediaType: 'application/vnd.docker.image.rootfs.diff.tar.gzip',
+      mediaType: `application/vnd.docker.image.rootfs.diff.tar.${compression}`,
       digest: digestOf(layer),
     })
     await readBlob(archive.content, manifest.layers[0])

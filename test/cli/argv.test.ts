@@ -48,6 +48,7 @@ describe("Go's spellings of flags", () => {
   const flags = {
     platform: {type: 'option'},
     oci: {type: 'boolean'},
+    unpack: {type: 'boolean', allowNo: true},
     terminal: {type: 'boolean', char: 't'},
     interactive: {type: 'boolean', char: 'i'},
     'estargz-gzip-helper': {type: 'option', aliases: ['GH']},
@@ -63,6 +64,7 @@ describe("Go's spellings of flags", () => {
   check(['-platform=linux/arm64'], ['--platform=linux/arm64'])
   check(['--oci=true', '-oci'], ['--oci', '--oci'])
   check(['--oci=false', 'src'], ['src'])
+  check(['--unpack=false', '--unpack=true'], ['--no-unpack', '--unpack'])
   check(['-it'], ['-it'])
   check(['-t', '-i'], ['-t', '-i'])
   check(['-GH', 'pigz'], ['--GH', 'pigz'])

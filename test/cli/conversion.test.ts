@@ -1,13 +1,14 @@
 import {describe, expect, it} from 'vitest'
+import {type ConvertFlags, convertConversion, optimizeConversion} from '../../src/cli/conversion.ts'
 import {
-  type ConvertFlags,
-  convertConversion,
-  type LayerFormat,
-  optimizeConversion,
-} from '../../src/cli/conversion.ts'
-import {describeConversion, reportConversion} from '../../src/cli/conversion-report.ts'
+  type ConversionReport,
+  describeConversion,
+  reportConversion,
+  summarizeConversion,
+} from '../../src/cli/conversion-report.ts'
+import {digestOf} from '../../src/lib/blob/sha256.ts'
 import type {ConvertedImage, ConvertedLayer} from '../../src/lib/convert/convert-image.ts'
-import {digestOf} from '../../src/lib/io/sha256.ts'
+import type {LayerFormat} from '../../src/lib/convert/layer-format.ts'
 
 const defaults: ConvertFlags & {readonly reuse: boolean} = {
   estargz: false,
@@ -33,8 +34,7 @@ const estargz: LayerFormat = {
   level: 9,
   chunkSize: 0,
   minChunkSize: 0,
-  externalToc: false,
-  keepDiffId: false,
+  toc: 'inside',
 }
 
 describe('what convert is asked for', () => {
@@ -54,7 +54,7 @@ describe('what convert is asked for', () => {
   )
   check(
     {estargz: true, 'estargz-external-toc': true, 'estargz-keep-diff-id': true},
-    {...estargz, externalToc: true, keepDiffId: true},
+    {...estargz, toc: 'outside-lossless'},
     0,
   )
   check(
@@ -107,10 +107,11 @@ describe('what came of a conversion', () => {
     source: descriptor(name),
     diffId: digestOf(name),
     reused: false,
-    prioritized: {files, bytes: files * 10, missing},
+    prioritized: {files, bytes: files * 10, missing, unmoved: [], misread: [], replaced: []},
   })
   const image: ConvertedImage = {
     root: descriptor('root'),
+    droppedAttestations: [],
     manifests: [
       {
         source: digestOf('manifest'),
@@ -135,6 +136,33 @@ describe('what came of a conversion', () => {
     })
     expect(printed).toEqual(['extra image: image-esgztoc', image.root.digest])
     expect(said).toEqual([expect.stringMatching(/^warning: 1 .*"nowhere"$/)])
+  })
+
+  it('says that attestations are left out', () => {
+    const said: string[] = []
+    const attested = {...image, manifests: [], droppedAttestations: [descriptor('a'), descriptor('b')]}
+    reportConversion(describeConversion('image', attested), {
+      format: undefined,
+      print: () => {},
+      say: line => said.push(line),
+    })
+    expect(said).toEqual([
+      `warning: 2 attestations left out, which vouch for the layers of the source and not for these: ${descriptor('a').digest}, ${descriptor('b').digest}`,
+    ])
+  })
+
+  it('tells people what was gained', () => {
+    const layer = (sourceSize: number, size: number, reused = false) =>
+      ({sourceSize, size, reused}) as ConversionReport['layers'][number]
+    const check = (layers: ConversionReport['layers'], expected: string) =>
+      expect(summarizeConversion({layers}, 12_540)).toBe(expected)
+    check([layer(1024, 1126)], '1 layer, 1.0 KiB -> 1.1 KiB (+10.0%), 12.5s')
+    check(
+      [layer(2048, 1024), layer(2048, 2048, true)],
+      '2 layers (1 reused), 4.0 KiB -> 3.0 KiB (-25.0%), 12.5s',
+    )
+    check([layer(100, 100)], '1 layer, 100 B -> 100 B (+0.0%), 12.5s')
+    check([], '0 layers, 0 B -> 0 B, 12.5s')
   })
 
   it("prints nerdctl's JSON", () => {

@@ -2,7 +2,7 @@
 
 import {gzipSync} from 'node:zlib'
 import {expect, onTestFinished, test} from 'vitest'
-import {digestOf} from '../../src/lib/io/sha256.ts'
+import {digestOf} from '../../src/lib/blob/sha256.ts'
 import {encodeJson} from '../../src/lib/oci/manifest.ts'
 import {OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST} from '../../src/lib/oci/media-type.ts'
 import {createUser, type Finished} from '../support/ctr-remote.ts'

@@ -1,6 +1,7 @@
 import {describe, expect, it} from 'vitest'
-import {formatLayers, layersOfImage} from '../../src/cli/lazy-status.ts'
-import type {LazyLayerStatus} from '../../src/lib/snapshot/lazy-layer-status.ts'
+import {formatLayers} from '../../src/cli/lazy-status.ts'
+import type {LazyLayerStatus} from '../../src/lib/layer/lazy-layer-status.ts'
+import {layersOfImage} from '../../src/lib/lazy-status/layers-of-image.ts'
 
 const layer = (more: Partial<LazyLayerStatus> = {}): LazyLayerStatus => ({
   mountpoint: '/snapshots/1/fs',

@@ -1,9 +1,10 @@
+import {readFileSync} from 'node:fs'
+import {resolve} from 'node:path'
 import {CLIError} from '@oclif/core/errors'
 import {describe, expect, it} from 'vitest'
 import {parseDurationMs} from '../../src/cli/duration.ts'
-import {failureJson, failureOf} from '../../src/cli/failure.ts'
-import {parseLabels} from '../../src/cli/labels.ts'
-import {platformsFrom} from '../../src/cli/platforms.ts'
+import {EXIT_CODES, failureJson, failureOf} from '../../src/cli/failure.ts'
+import {parseLabels} from '../../src/cli/label-arguments.ts'
 import {createPlainProgress} from '../../src/cli/progress.ts'
 import {splitAddress, splitCredentials} from '../../src/cli/serving.ts'
 import {dataDirectory} from '../../src/cli/stores.ts'
@@ -11,31 +12,32 @@ import {closestName, editDistance} from '../../src/cli/suggestion.ts'
 import {formatTable} from '../../src/cli/table.ts'
 import {formatBytes, formatDuration} from '../../src/cli/units.ts'
 import {CodedError, type ErrorCode} from '../../src/lib/errors/coded-error.ts'
+import {platformsFrom} from '../../src/lib/image/platform-selection.ts'
 import type {ProgressEvent} from '../../src/lib/io/progress.ts'
 import {formatPlatform, hostPlatform} from '../../src/lib/oci/platform.ts'
+
+const DOCUMENT = readFileSync(resolve(import.meta.dirname, '../../docs/cli.md'), 'utf8')
 
 const invalid = expect.objectContaining({code: 'invalid-argument'})
 
 describe('exit codes', () => {
-  const documented: Readonly<Record<ErrorCode, number>> = {
-    internal: 1,
-    'invalid-argument': 2,
-    'not-found': 3,
-    'already-exists': 4,
-    'failed-precondition': 5,
-    'permission-denied': 6,
-    unauthenticated: 7,
-    unavailable: 8,
-    corrupt: 9,
-    unsupported: 10,
-    cancelled: 130,
-  }
-  for (const [code, exitCode] of Object.entries(documented)) {
-    it(`${code} exits ${exitCode}`, () => {
+  // `| 3 | \`not-found\` | …`; the codes of signals stand in one row, whose second is that of Ctrl-C.
+  const documented = [...DOCUMENT.matchAll(/^\| (?:129, )?(\d+)(?:, 143)? \| `([a-z-]+)` \|/gm)]
+  for (const [, exitCode, code] of documented) {
+    it(`${code} exits ${exitCode}, as documented`, () => {
       const error = new CodedError(code as ErrorCode, 'Cannot do it')
-      expect(failureOf(error, undefined)).toEqual({code, message: 'Cannot do it', exitCode})
+      expect(failureOf(error, undefined)).toEqual({
+        code,
+        message: 'Cannot do it',
+        exitCode: Number(exitCode),
+      })
     })
   }
+
+  it('are all documented, and no two are one', () => {
+    expect(documented.map(([, , code]) => code).sort()).toEqual(Object.keys(EXIT_CODES).sort())
+    expect(new Set(Object.values(EXIT_CODES)).size).toBe(documented.length)
+  })
 
   it('a bad command line exits 2, and points to the help in the same line', () => {
     const failure = failureOf(new CLIError('Nonexistent flag: --x\nSee more help with --help'), undefined)
@@ -44,6 +46,12 @@ describe('exit codes', () => {
       message: 'Nonexistent flag: --x; see --help',
       exitCode: 2,
     })
+  })
+
+  it('a time limit is no bug: what was waited for is unavailable', async () => {
+    const signal = AbortSignal.timeout(0)
+    await new Promise(passed => signal.addEventListener('abort', passed))
+    expect(failureOf(signal.reason, undefined)).toMatchObject({code: 'unavailable', exitCode: 8})
   })
 
   it('whatever breaks after a signal is the cancellation', () => {
@@ -68,12 +76,14 @@ describe('exit codes', () => {
 })
 
 describe('did you mean', () => {
-  const names = ['image pull', 'image push', 'image ls', 'version']
+  const names = ['pull', 'push', 'ls', 'version', 'optimize', 'convert']
   const check = (typed: string, expected: string | undefined) =>
     it(`${typed} -> ${expected}`, () => expect(closestName(typed, names)).toBe(expected))
-  check('image pul', 'image pull')
+  check('pul', 'pull')
   check('verison', 'version')
-  check('iamge ls', 'image ls')
+  check('optimise', 'optimize')
+  check('conv', 'convert')
+  check('pu', undefined)
   check('containers', undefined)
   check('x', undefined)
 

@@ -1,6 +1,6 @@
 // The formats of layers through the commands: into each of them, checked, and back.
 
-import {mkdtemp, rm, writeFile} from 'node:fs/promises'
+import {mkdtemp, readFile, rm, writeFile} from 'node:fs/promises'
 import {tmpdir} from 'node:os'
 import {join} from 'node:path'
 import {afterAll, beforeAll, describe, expect, it} from 'vitest'
@@ -275,5 +275,48 @@ describe('the way back', () => {
     expect(bare.layers.map(({mediaType}) => mediaType)).toEqual([OCI_LAYER, OCI_LAYER])
     expect(plain.layers.map(({mediaType}) => mediaType)).toEqual([OCI_LAYER_GZIP, OCI_LAYER_GZIP])
     expect([...bare.layers, ...plain.layers].every(({annotations}) => annotations === undefined)).toBe(true)
+  })
+})
+
+it('a layer beyond --max-layer-size is refused by every conversion', async () => {
+  const conversions = [
+    ['convert', '--estargz', '--estargz-chunk-size=1000'],
+    ['convert', '--zstd', '--zstd-compression-level=7'],
+    ['optimize', '--no-optimize', '--estargz-chunk-size=2000'],
+  ]
+  for (const flags of conversions) {
+    const {stderr} = await run(10, ...flags, '--oci', '--max-layer-size=20000', source, 'large:1')
+    expect(stderr).toContain('decompresses to more than 20000 bytes, the limit')
+  }
+})
+
+describe('places that cannot be', () => {
+  it('a directory for temporary files that is not there is named where one is needed', async () => {
+    const sample = await writeSampleImage(store.content, {layers: [{large: 'x'.repeat(20 << 20)}]})
+    await using _lease = await store.lease()
+    await store.images.put('localhost/large:1', sample.root)
+    const convert = [
+      'image',
+      'convert',
+      '--estargz',
+      '--oci',
+      `docker://${registry.address}/large:1`,
+      'large:esgz',
+    ]
+    await using lost = await createUser({TMPDIR: '/nonexistent/directory'})
+    const {exitCode, stderr} = await lost.run(...convert)
+    expect(stderr).toContain(
+      'Cannot make temporary files in "/nonexistent/directory": there is no such directory; set TMPDIR to a directory that can be written to',
+    )
+    expect(exitCode).not.toBe(0)
+  })
+
+  it.each(['', '/below'])('a layout in a file%s is refused in words', async below => {
+    const file = join(user.home, 'file')
+    await writeFile(file, 'precious')
+    const finished = await user.run('image', 'convert', '--estargz', '--oci', source, `oci:${file}${below}:t`)
+    expect(finished.stderr).toContain(`Cannot write to "${file}${below}": it is no directory`)
+    expect(finished.exitCode).toBe(2)
+    expect(await readFile(file, 'utf8')).toBe('precious')
   })
 })

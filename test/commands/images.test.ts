@@ -1,13 +1,18 @@
 // Images through the commands: from a registry into the store, converted, and out again by every way there is.
 
+import {spawn} from 'node:child_process'
 import {mkdtemp, readdir, readFile, rm, writeFile} from 'node:fs/promises'
 import {tmpdir} from 'node:os'
 import {join} from 'node:path'
+import {text} from 'node:stream/consumers'
+import {stripVTControlCharacters} from 'node:util'
 import {afterAll, beforeAll, describe, expect, it} from 'vitest'
 import {openLocalStore} from '../../src/lib/layout/local-store.ts'
 import {type RunningRegistry, serveRegistry} from '../../src/lib/registry-server/serve-registry.ts'
-import {createUser, type User} from '../support/ctr-remote.ts'
+import {CTR_REMOTE, createUser, type User} from '../support/ctr-remote.ts'
 import {startFaultyRegistry} from '../support/faulty-registry.ts'
+import {PATIENTLY} from '../support/patience.ts'
+import {describeWith} from '../support/requires.ts'
 import {writeSampleImage, writeSampleIndex} from '../support/sample-image.ts'
 
 const DIGEST = /^sha256:[0-9a-f]{64}$/
@@ -169,6 +174,16 @@ describe('inspect', () => {
     expect(drawn).toContain('linux/arm64')
   })
 
+  it('shows people as much of a digest as tells one from another, and all of it when asked', async () => {
+    const location = `docker://${host}/multi:1`
+    const {target} = JSON.parse(await ok('image', 'inspect', '--json', location))
+    const drawn = await ok('image', 'inspect', location)
+    expect(drawn).toContain(` ${target.digest.slice(0, 'sha256:'.length + 12)} `)
+    expect(drawn).not.toMatch(/[0-9a-f]{13}/)
+    for (const line of drawn.split('\n')) expect(line.length).toBeLessThanOrEqual(110)
+    expect(await ok('image', 'inspect', '--no-trunc', location)).toContain(` ${target.digest} `)
+  })
+
   it('tells programs everything with --json', async () => {
     const {target, manifests} = JSON.parse(await ok('image', 'inspect', '--json', `docker://${host}/multi:1`))
     expect(target.digest).toMatch(DIGEST)
@@ -326,6 +341,75 @@ describe('optimize', () => {
     expect(await tocNames('optimized:list', 1)).toEqual(['.no.prefetch.landmark', 'etc/other'])
   })
 
+  it('--profile puts what profiles say first, and tells readers what is read of it, as convert --profile does', async () => {
+    const [first, second] = [join(user.home, 'first.profile'), join(user.home, 'second.profile')]
+    await writeFile(first, '{"path":"var/data","reads":[[0,4096,5]]}\n')
+    await writeFile(second, '{"path":"etc/config","reads":[[0,7,1]]}\n')
+    const profiles = ['--profile', first, '--profile', second]
+    await ok(...optimize, ...profiles, `docker://${host}/sample:1`, 'optimized:profiled')
+    expect(await tocNames('optimized:profiled', 0)).toEqual([
+      'etc/config',
+      'var/data',
+      '.prefetch.landmark',
+      'bin/app',
+    ])
+    const {manifests} = JSON.parse(await ok('image', 'inspect', '--json', 'optimized:profiled'))
+    const plans = manifests[0].layers.map(
+      ({annotations}: {annotations: Record<string, string>}) =>
+        annotations['containerd.io/snapshot/ctr-remote/prefetch.plan'],
+    )
+    expect(plans).toEqual([expect.stringMatching(/^1\.\w+$/), '1.'])
+    expect(await ok('image', 'verify', 'optimized:profiled')).toMatch(/sound$/)
+    const convert = ['image', 'convert', '--estargz', '--oci', ...profiles]
+    const digest = await ok(...convert, '--quiet', `docker://${host}/sample:1`, 'converted:profiled')
+    expect(digest).toBe(
+      JSON.parse(await ok('image', 'inspect', '--json', 'optimized:profiled')).target.digest,
+    )
+  })
+
+  it('is what image explain tells of, on a terminal, as JSON and as a page', async () => {
+    const profile = join(user.home, 'explained.profile')
+    await writeFile(profile, '{"path":"var/data","reads":[[0,4096,5]]}\n')
+    const source = `docker://${host}/sample:1`
+    await ok(...optimize, '--profile', profile, source, 'optimized:explained')
+    const page = join(user.home, 'report.html')
+    const words = ['image', 'explain', '--profile', profile, '--against', source, 'optimized:explained']
+    const text = await ok(...words, '-o', page)
+    expect(text).toMatch(/^optimized:explained linux\/amd64 sha256:\w+\nagainst docker:/)
+    expect(text).toContain('good: All that the profile reads is prefetched.')
+    expect(await readFile(page, 'utf8')).toMatch(/^<!doctype html>[\s\S]*var\/data[\s\S]*<\/html>\n$/)
+    const json = JSON.parse(await ok(...words, '--json'))
+    expect(json).toMatchObject({
+      totals: {missedBytes: 0},
+      against: {advice: [{isGood: false, text: expect.stringMatching(/^No layer/)}]},
+    })
+    expect(await ok('image', 'explain', '--quiet', '-o', '/dev/stdout', 'optimized:explained')).toMatch(
+      /^<!doctype html>[\s\S]*<\/html>$/,
+    )
+    expect(await fails(3, 'image', 'explain', 'gone:1')).toMatch(/gone:1/)
+  })
+
+  it('--profile with --estargz-keep-diff-id leaves the order, and tells what is read', async () => {
+    const file = join(user.home, 'kept.profile')
+    await writeFile(file, '{"path":"var/data","reads":[[0,4096,5]]}\n')
+    const keep = ['--estargz', '--oci', '--estargz-external-toc', '--estargz-keep-diff-id']
+    const source = `docker://${host}/sample:1`
+    await ok('image', 'convert', ...keep, '--profile', file, source, 'kept:profiled')
+    expect(await ok('image', 'verify', 'kept:profiled')).toMatch(/sound$/)
+    const {manifests} = JSON.parse(await ok('image', 'inspect', '--json', 'kept:profiled'))
+    expect(manifests[0].layers[0].annotations['containerd.io/snapshot/ctr-remote/prefetch.plan']).toMatch(
+      /^1\.\w+$/,
+    )
+  })
+
+  it('--profile says which file, and which line of it, is wrong', async () => {
+    const file = join(user.home, 'wrong.profile')
+    const profiled = ['image', 'optimize', '--oci', '--profile', file, `docker://${host}/sample:1`, 'b:1']
+    expect(await fails(3, ...profiled)).toMatch(/Cannot read the profile ".*wrong\.profile"/)
+    await writeFile(file, '{"path":"a"}\n{"path":"b","reads":[[5,1,0]]}\n')
+    expect(await fails(2, ...profiled)).toMatch(/line 2 of the record ".*wrong\.profile": "reads" is no list/)
+  })
+
   it('--reuse keeps layers that need nothing, and says which', async () => {
     await ok(...optimize, '--no-optimize', `docker://${host}/sample:1`, 'optimized:once')
     const {stderr, stdout} = await user.run(
@@ -347,6 +431,8 @@ describe('optimize', () => {
     })
   conflict(['--no-optimize', '--prefetch-list', 'x'], /--prefetch-list/)
   conflict(['--no-optimize', '--record-out', 'x'], /--record-out/)
+  conflict(['--profile', 'x', '--profile-out', 'y'], /--profile/)
+  conflict(['--profile', 'x', '--prefetch-list', 'y'], /--profile/)
   conflict(['--reuse', '--estargz-external-toc'], /--reuse/)
   conflict(['--wait-on-signal', '-t', '-i'], /--terminal/)
   conflict(['-t'], /needs -i/)
@@ -392,7 +478,8 @@ describe('verify', () => {
     await writeFile(blob, bytes)
     const {exitCode, stdout} = await other.run('image', 'verify', '-q', 'damaged')
     expect(exitCode).toBe(1)
-    expect(stdout).toContain(digest)
+    expect(stdout).toContain(`${digest.slice(0, 'sha256:'.length + 12)}  eStargz`)
+    expect((await other.run('image', 'verify', '-q', '--no-trunc', 'damaged')).stdout).toContain(digest)
     expect(stdout).toMatch(/NOT SOUND$/m)
     const told = await other.run('image', 'verify', '-q', '--json', 'damaged')
     expect(told.exitCode).toBe(1)
@@ -479,7 +566,7 @@ describe('a command that is interrupted', () => {
       await using stalling = await startFaultyRegistry()
       stalling.inject({method: 'GET'}, {kind: 'stall', afterBytes: 0})
       const pulling = user.start('image', 'pull', '--http-trace', `${stalling.host}/stalled:1`)
-      await expect.poll(() => stalling.requests.length).toBeGreaterThan(0)
+      await expect.poll(() => stalling.requests.length, PATIENTLY).toBeGreaterThan(0)
       pulling.child.kill(signal)
       const finished = await pulling.finished
       expect(finished).toMatchObject({exitCode, stdout: ''})
@@ -494,5 +581,104 @@ describe('a command that is interrupted', () => {
     expect(await fails(8, '--timeout', '200ms', 'image', 'pull', `${stalling.host}/stalled:1`)).toMatch(
       /--timeout/,
     )
+  })
+})
+
+describe('a proxy that limits requests, in front of a registry that refuses HEAD', () => {
+  for (const [name, argv] of [
+    ['push', (target: string) => ['image', 'push', '--plain-http', target, `${host}/sample:1`]],
+    [
+      'convert',
+      (target: string) => [
+        'image',
+        'convert',
+        '--estargz',
+        '--oci',
+        `docker://${host}/sample:1`,
+        `docker://${target}`,
+      ],
+    ],
+  ] as const) {
+    it(`${name} recovers`, async () => {
+      await using server = await startFaultyRegistry()
+      server.inject({method: 'HEAD'}, {kind: 'status', status: 405}, Number.POSITIVE_INFINITY)
+      server.inject({method: 'PUT', url: /uploads/}, {kind: 'status', status: 413})
+      await ok('image', 'pull', '-q', `${host}/sample:1`)
+      await ok(...argv(`${server.host}/app:1`))
+      expect(server.requests.filter(({method}) => method === 'PATCH').length).toBeGreaterThan(0)
+      expect(await ok('image', 'pull', '-q', `${server.host}/app:1`)).toMatch(DIGEST)
+    })
+  }
+})
+
+describeWith(['script'], 'on a terminal', () => {
+  it('a conversion ends with what was gained, in one line', async () => {
+    const command = `${CTR_REMOTE} image convert --estargz --oci docker://${host}/sample:1 terminal:1`
+    const child = spawn('script', ['-qec', `stty cols 110; ${command}`, '/dev/null'], {
+      env: {PATH: process.env.PATH, HOME: user.home, CTR_REMOTE_STORE: 'local', TERM: 'xterm'},
+      stdio: ['ignore', 'pipe', 'inherit'],
+    })
+    const shown = stripVTControlCharacters(await text(child.stdout))
+    const lines = shown.split(/\r?\n/).filter(line => line.trim() !== '')
+    expect(lines.at(-1)).toMatch(DIGEST)
+    expect(lines.at(-2)).toMatch(/^2 layers(?: \(\d reused\))?, .* -> .* \([+-].*%\), .*s$/)
+  })
+
+  it('the verdict of verify has colour, unless NO_COLOR says otherwise', async () => {
+    const verify = async (env: Readonly<Record<string, string>>) => {
+      const child = spawn(
+        'script',
+        ['-qec', `${CTR_REMOTE} image verify docker://${host}/sample:1`, '/dev/null'],
+        {
+          env: {PATH: process.env.PATH, HOME: user.home, TERM: 'xterm-256color', ...env},
+          stdio: ['ignore', 'pipe', 'inherit'],
+        },
+      )
+      return text(child.stdout)
+    }
+    expect(await verify({})).toContain('\u001b[31mNOT SOUND')
+    expect(await verify({NO_COLOR: '1'})).toContain(': NOT SOUND')
+  })
+
+  it('and says nothing of it to scripts, or when it shall be quiet', async () => {
+    const {stderr} = await user.run(
+      'image',
+      'convert',
+      '--estargz',
+      '--oci',
+      `docker://${host}/sample:1`,
+      'script:1',
+    )
+    expect(stderr).not.toContain('->')
+  })
+})
+
+describe('archives on stdout', () => {
+  const convert = (target: string) => [
+    'image',
+    'convert',
+    '--estargz',
+    '--oci',
+    `docker://${host}/sample:1`,
+    target,
+  ]
+
+  for (const target of ['oci-archive:/dev/stdout', 'oci-archive:/proc/self/fd/1']) {
+    it(`${target} is the archive and nothing else; the digest goes to stderr`, async () => {
+      const [script, path] = ['exec "$0" "$@" > archive.tar', join(user.home, 'archive.tar')]
+      const child = spawn('sh', ['-c', script, CTR_REMOTE, ...convert(target)], {
+        cwd: user.home,
+        env: {PATH: process.env.PATH, HOME: user.home},
+        stdio: ['ignore', 'ignore', 'pipe'],
+      })
+      const stderr = await text(child.stderr)
+      const verified = JSON.parse(await ok('image', 'inspect', `oci-archive:${path}`, '--json'))
+      expect(stderr.trim().split('\n')).toContain(verified.target.digest)
+    })
+  }
+
+  it('elsewhere, the digest is what stdout has', async () => {
+    const path = join(user.home, 'elsewhere.tar')
+    expect(await ok(...convert(`oci-archive:${path}`))).toMatch(DIGEST)
   })
 })

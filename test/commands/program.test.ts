@@ -1,10 +1,14 @@
-import {spawnSync} from 'node:child_process'
-import {chmod, copyFile, mkdir, readFile, symlink, writeFile} from 'node:fs/promises'
+import {spawn, spawnSync} from 'node:child_process'
+import {once} from 'node:events'
+import {chmod, copyFile, mkdir, readdir, readFile, symlink, writeFile} from 'node:fs/promises'
 import {connect} from 'node:net'
 import {dirname, join, resolve} from 'node:path'
 import {afterAll, beforeAll, describe, expect, it} from 'vitest'
+import {openLocalStore} from '../../src/lib/layout/local-store.ts'
+import {serveRegistry} from '../../src/lib/registry-server/serve-registry.ts'
 import {CTR_REMOTE, createUser, type User} from '../support/ctr-remote.ts'
 import {describeWith} from '../support/requires.ts'
+import {writeSampleImage} from '../support/sample-image.ts'
 
 let user: User
 beforeAll(async () => {
@@ -40,6 +44,22 @@ describe('the launcher', () => {
     expect(stdout).toBe(`ctr-remote ${version}\n`)
   })
 
+  it('starts with the code that the build has made, and keeps none for its user', async () => {
+    await using other = await createUser()
+    await using store = await openLocalStore(join(other.home, 'served'))
+    await using _lease = await store.lease()
+    await store.images.put('localhost/sample:1', (await writeSampleImage(store.content)).root)
+    await using registry = await serveRegistry(store)
+    // What a pull loads after its first request, too: V8's flags are what they were.
+    for (const argv of [
+      ['image', 'ls'],
+      ['image', 'pull', `${registry.address}/sample:1`],
+    ]) {
+      expect((await other.run(...argv)).exitCode).toBe(0)
+    }
+    expect(await readdir(other.home)).not.toContain('.cache')
+  })
+
   it('says what is missing where Node.js is too old', async () => {
     const root = join(user.home, 'package')
     await copyLauncher(root)
@@ -72,7 +92,7 @@ describe('the launcher', () => {
     )
     const root = join(user.home, 'threads')
     await mkdir(join(root, 'dist/cli'), {recursive: true})
-    await writeFile(join(root, 'dist/cli/start.js'), '')
+    await writeFile(join(root, 'dist/cli/start.cjs'), '')
     await copyLauncher(root)
     const threads = (env: Record<string, string>) =>
       spawnSync('sh', [join(root, 'bin/ctr-remote')], {
@@ -165,15 +185,33 @@ describe('commands that are not ours', () => {
     expect((await other.run('image', 'usage', '--help')).stdout).toBe('image usage --help\n')
   })
 
-  it('are an error with a suggestion where there is no ctr', async () => {
-    const {status, stdout, stderr} = spawnSync(CTR_REMOTE, ['image', 'pul', 'x'], {
+  it('are an error where there is no ctr', async () => {
+    const {status, stdout, stderr} = spawnSync(CTR_REMOTE, ['image', 'usage', 'x'], {
       encoding: 'utf8',
       env: {HOME: user.home, PATH: await essentialTools()},
     })
     expect({status, stdout}).toEqual({status: 10, stdout: ''})
     expect(stderr).toBe(
-      'ctr-remote: Cannot run "image pul" (did you mean "image pull"?): ctr-remote has no such command, and there is no "ctr" on the PATH to hand it to\n',
+      'ctr-remote: Cannot run "image usage": ctr-remote has no such command, and there is no "ctr" on the PATH to hand it to\n',
     )
+  })
+
+  describe('are not handed to ctr where they look like ours', () => {
+    const check = (line: string, suggestion: string) =>
+      it(line, async () => {
+        const directory = await fakeProgram('ctr', 'echo "ctr $*"')
+        await using other = await createUser({PATH: `${directory}:${process.env.PATH}`})
+        const {exitCode, stdout, stderr} = await other.run(...line.split(' '))
+        expect({exitCode, stdout}).toEqual({exitCode: 2, stdout: ''})
+        expect(stderr).toMatch(/^ctr-remote: Cannot run ".*": there is no such command; .*\n$/)
+        expect(stderr).toContain(suggestion)
+      })
+    check('image optimise a b', 'did you mean "image optimize"?')
+    check('images optimise --help', 'did you mean "image optimize"?')
+    check('image pul x', 'did you mean "image pull"?')
+    check('imgae ls', 'did you mean "image"?')
+    check('lazy stat', 'did you mean "lazy status"?')
+    check('lazy frobnicate', 'see ctr-remote lazy --help')
   })
 })
 
@@ -182,12 +220,15 @@ describe('bad command lines exit 2', () => {
     it(line, async () => {
       const {exitCode, stdout, stderr} = await user.run(...line.split(' '))
       expect(stderr).toMatch(message)
-      expect(stderr).toMatch(/^ctr-remote: /)
+      expect(stderr).toMatch(/^ctr-remote: .*\n$/)
       expect({exitCode, stdout}).toEqual({exitCode: 2, stdout: ''})
     })
   check('--frobnicate image ls', /"--frobnicate"/)
-  check('image pull', /Missing 1 required arg/)
-  check('image ls --frobnicate', /Nonexistent flag: --frobnicate/)
+  check('image pull', /Missing REF; usage: ctr-remote image pull \[FLAGS\] REF\n$/)
+  check('image convert a', /Missing TARGET; usage: ctr-remote image convert \[FLAGS\] SOURCE TARGET\n$/)
+  check('image pull a b', /Unexpected "b"; usage: ctr-remote image pull \[FLAGS\] REF\n$/)
+  check('image ls --frobnicate', /Unknown flag --frobnicate; see ctr-remote image ls --help\n$/)
+  check('image pull x --platfrm linux/amd64', /Unknown flag --platfrm \(did you mean --platform\?\)/)
   check('image pull x --platform linux/amd64 --all-platforms', /--all-platforms/)
   check('image pull x --label nothing', /"nothing"/)
   check('image pull x --platform a/b/c/d', /"a\/b\/c\/d"/)
@@ -224,6 +265,62 @@ describe('an empty store', () => {
   it('says with -v which one it is', async () => {
     const {stderr} = await user.run('-v', 'image', 'ls')
     expect(stderr).toBe(`store: local (${user.home}/.local/share/ctr-remote/images)\n`)
+  })
+})
+
+describeWith(['unshare'], 'a user without an entry in passwd', () => {
+  const AS_UNKNOWN = ['--user', '--map-user=12345', '--map-group=12345']
+  /** Runs the program as user 12345, who sees the files that we see. */
+  const runUnknown = (argv: readonly string[], env: Readonly<Record<string, string>> = {}) => {
+    const {status, stdout, stderr} = spawnSync('unshare', [...AS_UNKNOWN, CTR_REMOTE, ...argv], {
+      encoding: 'utf8',
+      env: {PATH: process.env.PATH, CTR_REMOTE_STORE: 'local', ...env},
+    })
+    return {status, stdout, stderr}
+  }
+
+  for (const argv of [['version'], ['help'], ['image', 'convert', '--help'], ['--version']]) {
+    it(`and without a home can run "${argv.join(' ')}"`, () => {
+      expect(runUnknown(argv)).toMatchObject({status: 0, stderr: ''})
+    })
+  }
+
+  it('and without a home moves images between places that need none', async () => {
+    const directory = join(user.home, 'unknown')
+    const store = await openLocalStore(directory)
+    const lease = await store.lease()
+    const {root} = await writeSampleImage(store.content)
+    await store.images.put('localhost/sample:1', root)
+    await lease[Symbol.asyncDispose]()
+    await using registry = await serveRegistry(store)
+    const source = `docker://${registry.address}/sample:1`
+    // This process serves what the program asks for, so it must not wait for it in spawnSync.
+    const argv = ['image', 'convert', '--estargz', '--oci', source, `oci:${directory}-out:1`]
+    const child = spawn('unshare', [...AS_UNKNOWN, CTR_REMOTE, ...argv], {
+      env: {PATH: process.env.PATH},
+      stdio: 'ignore',
+    })
+    expect(await once(child, 'exit')).toEqual([0, null])
+    expect(runUnknown(['image', 'verify', `oci:${directory}-out:1`])).toMatchObject({status: 0})
+  })
+
+  it('is told what needs a home', () => {
+    expect(runUnknown(['image', 'ls'])).toEqual({
+      status: 5,
+      stdout: '',
+      stderr:
+        'ctr-remote: Cannot choose a directory for the local store: set --data-dir, XDG_DATA_HOME or HOME\n',
+    })
+    expect(runUnknown(['autocomplete', 'script', 'bash'])).toEqual({
+      status: 5,
+      stdout: '',
+      stderr: 'ctr-remote: Cannot keep completions: set XDG_CACHE_HOME or HOME\n',
+    })
+  })
+
+  it('and with a home has a store there', () => {
+    const listed = runUnknown(['image', 'ls', '--json'], {HOME: user.home})
+    expect(listed).toEqual({status: 0, stdout: '[]\n', stderr: ''})
   })
 })
 

@@ -2,15 +2,15 @@
 
 import {writeFile} from 'node:fs/promises'
 import {join} from 'node:path'
+import {digestOf} from '../../src/lib/blob/sha256.ts'
 import {encodeErofs} from '../../src/lib/erofs/encode-image.ts'
-import {openDataFileSystem} from '../../src/lib/fuse/data-files.ts'
-import {createErofsBackend} from '../../src/lib/fuse/erofs-backend.ts'
+import type {FuseLog} from '../../src/lib/fuse/fuse-log.ts'
 import type {Keeper} from '../../src/lib/fuse/keeper.ts'
-import type {FuseLog} from '../../src/lib/fuse/session.ts'
-import {createTreeBackend} from '../../src/lib/fuse/tree-backend.ts'
-import type {OpaqueMarks} from '../../src/lib/fuse/tree-encode.ts'
-import {openTreeFileSystem} from '../../src/lib/fuse/tree-file-system.ts'
-import {digestOf} from '../../src/lib/io/sha256.ts'
+import {openDataFileSystem} from '../../src/lib/fuse-data/data-files.ts'
+import {createErofsBackend} from '../../src/lib/fuse-data/erofs-backend.ts'
+import {createTreeBackend} from '../../src/lib/fuse-tree/tree-backend.ts'
+import type {OpaqueMarks} from '../../src/lib/fuse-tree/tree-encode.ts'
+import {openTreeFileSystem} from '../../src/lib/fuse-tree/tree-file-system.ts'
 import type {MountableLayer, MountBackend} from '../../src/lib/layer/ports.ts'
 import type {SampleDevice} from './sample-device.ts'
 import type {SampleLayer} from './sample-layer.ts'
@@ -52,6 +52,8 @@ export function mountableLayer(
       await writeFile(path, encodeErofs(layer.root, {blockSize: 4096, dataSize: device.size}))
       return path
     },
+    isOptimized: false,
+    hasPlan: false,
     isComplete: () => device.presentBlocks() === layer.size / 4096,
     tree: async () => layer.root,
   }

@@ -4,14 +4,14 @@ import {mkdir, open, writeFile} from 'node:fs/promises'
 import {join} from 'node:path'
 import {gunzipSync} from 'node:zlib'
 import {expect, it, onTestFinished} from 'vitest'
+import {digestOf} from '../../src/lib/blob/sha256.ts'
 import {GZIP_DECOMPRESSORS} from '../../src/lib/estargz/decompressor.ts'
-import {digestOf} from '../../src/lib/io/sha256.ts'
-import {createLayerParser} from '../../src/lib/layer/parse-layer.ts'
+import {createNativeParser} from '../../src/lib/layer/native-parser.ts'
 import {treeOfToc} from '../../src/lib/layer/toc-tree.ts'
 import {extractTree} from '../../src/lib/rootfs/extract-tree.ts'
 import {payloadOffsetOf} from '../../src/lib/tar/tar-entry.ts'
+import {placeLayer} from '../../src/lib/vfs/layer-places.ts'
 import {treeOfLayer} from '../../src/lib/vfs/layer-tree.ts'
-import {createPlacer} from '../../src/lib/vfs/placement.ts'
 import {entriesOf} from '../support/layers.ts'
 import {lazyLayerOf, openTestCache, openTestData, prepareLayer, watchedBlob} from '../support/lazy-layers.ts'
 import {describeWith} from '../support/requires.ts'
@@ -53,7 +53,7 @@ async function plainCopy(base: string): Promise<TreeDescription> {
   await writeFile(join(base, 'tar'), TAR)
   await mkdir(join(base, 'plain'))
   await using tar = await open(join(base, 'tar'))
-  const tree = treeOfLayer(createPlacer().placeLayer(entriesOf(TAR)), payloadOffsetOf)
+  const tree = treeOfLayer(placeLayer(entriesOf(TAR)).entries, payloadOffsetOf)
   await extractTree(tree, join(base, 'plain'), () => tar)
   return describeTree(join(base, 'plain'))
 }
@@ -79,7 +79,7 @@ describeWith(['root', 'getfattr'], 'an eStargz layer', () => {
         device: lazy,
         isComplete: () => false,
         image: async () => {
-          const parse = createLayerParser(GZIP_DECOMPRESSORS)
+          const {parse} = createNativeParser({decompressors: GZIP_DECOMPRESSORS})
           const task = {
             where: 'the layer',
             blobSize: prepared.bytes.length,
@@ -92,6 +92,8 @@ describeWith(['root', 'getfattr'], 'an eStargz layer', () => {
           await writeFile(join(base, 'image'), image!)
           return join(base, 'image')
         },
+        isOptimized: false,
+        hasPlan: false,
         tree: async () => treeOfToc(prepared.open.files.values(), prepared.layout),
         state: () => ({digest: digestOf(prepared.bytes), size: blob.size, fetchedSize: 0, error: undefined}),
       }

@@ -1,9 +1,9 @@
 // A property: whatever is in a tree, every format keeps it.
 
 import {expect} from 'vitest'
-import {verifyLayer} from '../../src/lib/convert/verify-layer.ts'
+import {digestOf} from '../../src/lib/blob/sha256.ts'
 import {mapOrdered} from '../../src/lib/io/ordered-map.ts'
-import {digestOf} from '../../src/lib/io/sha256.ts'
+import {verifyLayer} from '../../src/lib/verify/verify-layer.ts'
 import {memoryBlob} from '../support/memory-content.ts'
 import {codec, decompressed, FORMATS, type LayerFormat} from './formats.ts'
 import {randomLayer} from './random-tree.ts'

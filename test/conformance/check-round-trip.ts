@@ -1,8 +1,8 @@
 // Builds a layer of a tar and takes it apart again in every way there is.
 
 import {expect} from 'vitest'
-import {verifyLayer} from '../../src/lib/convert/verify-layer.ts'
-import {digestOf} from '../../src/lib/io/sha256.ts'
+import {digestOf} from '../../src/lib/blob/sha256.ts'
+import {verifyLayer} from '../../src/lib/verify/verify-layer.ts'
 import {memoryBlob} from '../support/memory-content.ts'
 import {codec, decompressed, type LayerFormat, openBuilt, readContents} from './formats.ts'
 import {contentsOf, treeOf} from './tree.ts'

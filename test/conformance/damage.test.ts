@@ -1,11 +1,11 @@
 // Every format, damaged: no byte may change without being noticed, and nothing may end in silence or a crash.
 
 import {describe, expect, it} from 'vitest'
+import {digestOf} from '../../src/lib/blob/sha256.ts'
 import {spoolLayer} from '../../src/lib/convert/spool-layer.ts'
-import {verifyLayer} from '../../src/lib/convert/verify-layer.ts'
 import {CodedError} from '../../src/lib/errors/coded-error.ts'
-import {digestOf} from '../../src/lib/io/sha256.ts'
 import type {Descriptor} from '../../src/lib/oci/descriptor.ts'
+import {verifyLayer} from '../../src/lib/verify/verify-layer.ts'
 import {parseOldPositions} from '../../src/lib/zstdchunked/positions.ts'
 import {memoryBlob, memoryContent} from '../support/memory-content.ts'
 import {writeBlob} from '../support/sample-image.ts'

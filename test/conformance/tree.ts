@@ -1,8 +1,8 @@
 // What a layer's tar unpacks to, as text that can be compared.
 
+import {digestOf} from '../../src/lib/blob/sha256.ts'
 import {isLandmark, TOC_NAME} from '../../src/lib/estargz/landmark.ts'
-import {linkTargetOf} from '../../src/lib/estargz/sort-entries.ts'
-import {digestOf} from '../../src/lib/io/sha256.ts'
+import {cleanPath} from '../../src/lib/tar/path.ts'
 import {payloadOffsetOf, type TarEntry} from '../../src/lib/tar/tar-entry.ts'
 import {entriesOf} from '../support/layers.ts'
 
@@ -38,7 +38,7 @@ function describe(entry: TarEntry, tar: Uint8Array): string {
     `${uid}:${gid}`,
     `${userName}:${groupName}`,
     `${mtimeSeconds}.${mtimeNanoseconds}`,
-    type === 'hardlink' ? linkTargetOf(entry) : entry.linkName,
+    type === 'hardlink' ? cleanPath(entry.linkName) : entry.linkName,
     type === 'char' || type === 'block' ? `${entry.devMajor},${entry.devMinor}` : '',
     type === 'reg' ? digestOf(payloadOf(entry, tar)) : '',
     ...attributes.sort(),

@@ -2,16 +2,17 @@
 
 import {execFile as execFileWithCallback} from 'node:child_process'
 import {randomBytes} from 'node:crypto'
-import {readFile, stat, writeFile} from 'node:fs/promises'
+import {readdir, readFile, stat, writeFile} from 'node:fs/promises'
 import {join} from 'node:path'
 import {promisify} from 'node:util'
 import {gzipSync} from 'node:zlib'
 import {afterAll, beforeAll, expect, it} from 'vitest'
+import {digestOf} from '../../src/lib/blob/sha256.ts'
 import {Content} from '../../src/lib/containerd/proto/content_pb.ts'
 import {openContainerdStore} from '../../src/lib/containerd/store.ts'
-import {digestOf} from '../../src/lib/io/sha256.ts'
 import {encodeJson, type ImageManifest} from '../../src/lib/oci/manifest.ts'
 import {OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST} from '../../src/lib/oci/media-type.ts'
+import {hostPlatform} from '../../src/lib/oci/platform.ts'
 import {CONTAINERDS, startContainerd} from '../support/containerd.ts'
 import {type FaultyRegistry, startFaultyRegistry} from '../support/faulty-registry.ts'
 import {describeWith} from '../support/requires.ts'
@@ -34,7 +35,8 @@ for (const {release, needs, programs} of CONTAINERDS) {
       const lines = text.trim().split('\n').slice(1)
       return new Map(
         lines.map(line => {
-          const [digest = '', , , labels = ''] = line.split('\t')
+          // A column is padded with as many tabs as its widest cell takes, such as the age of a blob.
+          const [digest = '', , , labels = ''] = line.split(/\t+/)
           const pairs = labels.split(',').filter(pair => pair.includes('='))
           return [digest.trim(), Object.fromEntries(pairs.map(pair => pair.split(/=(.*)/s).slice(0, 2)))]
         }),
@@ -244,11 +246,38 @@ for (const {release, needs, programs} of CONTAINERDS) {
       expect(await scene.ok(...globals, 'image', 'mount', ref, target)).toBe(target)
       expect(await readFile(join(target, 'data/file'), 'utf8')).toBe('data\n')
       await expect(writeFile(join(target, 'x'), '')).rejects.toThrow(/EROFS/)
+      // What keeps it does not end while it is mounted.
+      const leases = await scene.containerd.ctr(...globals, 'leases', 'ls')
+      const keeping = leases.split('\n').filter(line => line.startsWith(target))
+      expect(keeping).toEqual([expect.not.stringContaining('containerd.io/gc.expire')])
       await scene.ok(...globals, 'image', 'unmount', '--rm', target)
       await scene.ok(...globals, 'image', 'mount', '--rw', ref, target)
       await writeFile(join(target, 'x'), '')
       await scene.ok(...globals, 'image', 'unmount', '--rm', target)
       await expect(stat(join(target, 'data'))).rejects.toThrow(/ENOENT/)
+      await scene.expectTidy(globals[1]!)
+    })
+
+    it('imports, runs as far as there is anything to run, and mounts an image without layers', async () => {
+      const globals = ['-n', scene.newNamespace()] as const
+      const path = join(await temporaryDirectory(), 'empty.tar')
+      const config = {
+        os: 'linux',
+        architecture: hostPlatform().architecture,
+        rootfs: {type: 'layers', diff_ids: null},
+      }
+      const manifest = [{Config: 'c.json', RepoTags: ['docker.io/library/empty:1'], Layers: null}]
+      await writeFile(
+        path,
+        tarOf({'manifest.json': JSON.stringify(manifest), 'c.json': JSON.stringify(config)}),
+      )
+      await scene.ok(...globals, 'image', 'import', path)
+      expect(await scene.ok(...globals, 'image', 'check')).toMatch(/empty:1 .* complete \(2\/2\) .* true/)
+      await scene.ok(...globals, 'image', 'convert', '--estargz', '--oci', 'empty:1', 'empty:esgz')
+      const target = await temporaryDirectory()
+      await scene.ok(...globals, 'image', 'mount', 'empty:1', target)
+      expect(await readdir(target)).toEqual([])
+      await scene.ok(...globals, 'image', 'unmount', '--rm', target)
       await scene.expectTidy(globals[1]!)
     })
 
@@ -309,6 +338,8 @@ for (const {release, needs, programs} of CONTAINERDS) {
       expect(await scene.containerd.ctr('-n', namespace, 'images', 'check')).toMatch(
         /complete \(2\/2\) .* true/,
       )
+      // What the killed one had prepared to unpack into is nobody's now, and goes when containerd next collects.
+      await store.collectGarbage()
       await scene.expectTidy(namespace)
     })
 

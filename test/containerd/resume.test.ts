@@ -2,10 +2,10 @@
 
 import {randomBytes} from 'node:crypto'
 import {afterAll, beforeAll, expect, it} from 'vitest'
+import {digestOf} from '../../src/lib/blob/sha256.ts'
 import {openContainerdStore} from '../../src/lib/containerd/store.ts'
-import {copyBlob} from '../../src/lib/convert/copy-image.ts'
+import {copyBlob} from '../../src/lib/copy/copy-image.ts'
 import {codeOf} from '../../src/lib/errors/coded-error.ts'
-import {digestOf} from '../../src/lib/io/sha256.ts'
 import {type FakeContainerd, startFakeContainerd} from '../support/fake-containerd.ts'
 import {memoryContent} from '../support/memory-content.ts'
 import {readBlob, writeBlob} from '../support/sample-image.ts'

@@ -1,11 +1,14 @@
 // Unpacking: the snapshots that `ctr` would make, by several at once too, and nothing of a layer that is not what it claims.
 
+import {existsSync} from 'node:fs'
+import {mkdir} from 'node:fs/promises'
+import {join} from 'node:path'
 import {afterAll, beforeAll, describe, expect, it} from 'vitest'
+import {digestOf} from '../../src/lib/blob/sha256.ts'
 import {childLabels} from '../../src/lib/containerd/gc-labels.ts'
 import {type ContainerdStore, openContainerdStore} from '../../src/lib/containerd/store.ts'
 import {chainIdsOf, unpackImage} from '../../src/lib/containerd/unpack.ts'
 import {codeOf, messageOf} from '../../src/lib/errors/coded-error.ts'
-import {digestOf} from '../../src/lib/io/sha256.ts'
 import type {Digest} from '../../src/lib/oci/digest.ts'
 import type {ImageConfig, ImageManifest} from '../../src/lib/oci/manifest.ts'
 import {CONTAINERDS, startContainerd, type TestContainerd} from '../support/containerd.ts'
@@ -76,7 +79,17 @@ for (const {release, needs, programs} of CONTAINERDS) {
       expect(await snapshots(store)).not.toContain('sha256')
     })
 
-    async function writeSampleImageUnderLease(store: ContainerdStore): Promise<{readonly top: Digest}> {
+    it('is not stopped by directories that a killed containerd left behind', async () => {
+      await using fresh = await startContainerd({programs})
+      const root = join(fresh.directory, 'root', 'io.containerd.snapshotter.v1.overlayfs', 'snapshots')
+      for (const number of ['1', '2', '3']) await mkdir(join(root, number, 'fs', 'left'), {recursive: true})
+      await using store = await openContainerdStore({address: fresh.address, namespace: 'default'})
+      const {top} = await writeSampleImageUnderLease(store)
+      expect(await fresh.ctr('snapshots', 'ls')).toContain(top)
+      expect(existsSync(join(root, '1', 'fs', 'left'))).toBe(false)
+    })
+
+    async function writeSampleImageUnderLease(store: ContainerdStore): Promise<{readonly top: string}> {
       await using _ = await store.lease()
       const image = await writeSampleImage(store.content)
       const documents = await documentsOf(store, image)

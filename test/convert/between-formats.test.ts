@@ -1,21 +1,20 @@
+import {tmpdir} from 'node:os'
 // Every format as the source of every other one: nothing of the files is lost on the way.
 
 import {beforeEach, describe, expect, it} from 'vitest'
+import {decompressStream} from '../../src/lib/blob/decompress.ts'
 import {type ConvertedImage, convertImage, type LayerConversion} from '../../src/lib/convert/convert-image.ts'
-import {estargzConversion} from '../../src/lib/convert/estargz-conversion.ts'
-import {samePaths} from '../../src/lib/convert/lazy-conversion.ts'
+import {lazyConversion, samePaths} from '../../src/lib/convert/lazy-conversion.ts'
 import {plainConversion} from '../../src/lib/convert/plain-conversion.ts'
-import {openTocImage, writeTocImage} from '../../src/lib/convert/toc-image.ts'
-import {verifyImage} from '../../src/lib/convert/verify-image.ts'
-import {zstdChunkedConversion} from '../../src/lib/convert/zstdchunked-conversion.ts'
 import {isLandmark, TOC_NAME} from '../../src/lib/estargz/landmark.ts'
-import {decompressStream} from '../../src/lib/io/decompress.ts'
+import {openTocImage, writeTocImage} from '../../src/lib/external-toc/toc-image.ts'
 import {openLocalStore} from '../../src/lib/layout/local-store.ts'
 import {createBulkCodec} from '../../src/lib/native/bulk-codec.ts'
 import {isLazyAnnotation} from '../../src/lib/oci/annotations.ts'
 import type {Descriptor} from '../../src/lib/oci/descriptor.ts'
 import type {ImageSource, Store} from '../../src/lib/oci/image-store.ts'
-import {layerCompressionOf} from '../../src/lib/oci/media-type.ts'
+import {verifyImage} from '../../src/lib/verify/verify-image.ts'
+import {ESTARGZ, plainFormat, ZSTD_CHUNKED} from '../support/formats.ts'
 import {entriesOf} from '../support/layers.ts'
 import {writeSampleImage} from '../support/sample-image.ts'
 import {temporaryDirectory} from '../support/temporary.ts'
@@ -37,19 +36,19 @@ beforeEach(async () => {
   const common = {
     codec,
     temporaryDirectory: directory,
-    chunkSize: 30_000,
     prioritizedIn: () => samePaths(['var/data']),
   }
-  const estargz = {...common, level: 9, minChunkSize: 0}
+  const estargz = {...ESTARGZ, chunkSize: 30_000}
+  const zstdChunked = {...ZSTD_CHUNKED, chunkSize: 30_000}
   conversions = {
-    estargz: estargzConversion(estargz),
-    'estargz with a minimum': estargzConversion({...estargz, chunkSize: 1000, minChunkSize: 400}),
-    'estargz, external TOC': estargzConversion({...estargz, toc: 'outside'}),
-    'zstd:chunked': zstdChunkedConversion({...common, level: 3, dialect: 'podman'}),
-    'zstd:chunked for stargz': zstdChunkedConversion({...common, level: 3, dialect: 'stargz'}),
-    zstd: plainConversion({codec, compression: 'zstd'}),
-    gzip: plainConversion({codec, compression: 'gzip'}),
-    uncompressed: plainConversion({codec, compression: 'none'}),
+    estargz: lazyConversion(estargz, common),
+    'estargz with a minimum': lazyConversion({...estargz, chunkSize: 1000, minChunkSize: 400}, common),
+    'estargz, external TOC': lazyConversion({...estargz, toc: 'outside'}, common),
+    'zstd:chunked': lazyConversion(zstdChunked, common),
+    'zstd:chunked for stargz': lazyConversion({...zstdChunked, dialect: 'stargz'}, common),
+    zstd: plainConversion(plainFormat('zstd'), {codec, temporaryDirectory: tmpdir()}),
+    gzip: plainConversion(plainFormat('gzip'), {codec, temporaryDirectory: tmpdir()}),
+    uncompressed: plainConversion(plainFormat('none'), {codec, temporaryDirectory: tmpdir()}),
   }
 })
 
@@ -74,9 +73,8 @@ async function filesOf({manifests}: ConvertedImage): Promise<unknown[]> {
   const files: unknown[] = []
   for (const {descriptor} of manifests[0]!.layers) {
     await using blob = await store.content.open(descriptor)
-    const compression = layerCompressionOf(descriptor.mediaType)!
     const parts: Uint8Array[] = []
-    for await (const part of decompressStream(blob.stream(), compression, 'the layer')) parts.push(part)
+    for await (const part of decompressStream(blob.stream(), 'the layer')) parts.push(part)
     const tar = Buffer.concat(parts)
     const own = entriesOf(tar).filter(({path}) => !isLandmark(path) && path !== TOC_NAME)
     for (const {path, mode, size, headerOffset, headerSize} of own) {

@@ -1,13 +1,17 @@
 import {gunzipSync} from 'node:zlib'
 import {beforeEach, describe, expect, it} from 'vitest'
+import {digestOf} from '../../src/lib/blob/sha256.ts'
 import type {ConversionCache, ConversionFacts} from '../../src/lib/convert/conversion-cache.ts'
 import {type ConvertedImage, convertImage} from '../../src/lib/convert/convert-image.ts'
-import {copyImage} from '../../src/lib/convert/copy-image.ts'
-import {type EstargzConversionOptions, estargzConversion} from '../../src/lib/convert/estargz-conversion.ts'
-import type {PlatformSelection} from '../../src/lib/convert/image-tree.ts'
-import {samePaths} from '../../src/lib/convert/lazy-conversion.ts'
+import type {EstargzFormat} from '../../src/lib/convert/layer-format.ts'
+import {
+  type LayerConversionOptions,
+  lazyConversion,
+  samePaths,
+} from '../../src/lib/convert/lazy-conversion.ts'
+import {copyImage} from '../../src/lib/copy/copy-image.ts'
 import {codeOf} from '../../src/lib/errors/coded-error.ts'
-import {digestOf} from '../../src/lib/io/sha256.ts'
+import type {PlatformSelection} from '../../src/lib/image/image-tree.ts'
 import {openLocalStore} from '../../src/lib/layout/local-store.ts'
 import {createBulkCodec} from '../../src/lib/native/bulk-codec.ts'
 import type {Descriptor} from '../../src/lib/oci/descriptor.ts'
@@ -19,7 +23,14 @@ import {
   type ImageManifest,
   parseImageConfig,
 } from '../../src/lib/oci/manifest.ts'
-import {DOCKER_LAYER_FOREIGN, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST} from '../../src/lib/oci/media-type.ts'
+import {
+  DOCKER_LAYER_FOREIGN,
+  OCI_CONFIG,
+  OCI_INDEX,
+  OCI_LAYER_FOREIGN,
+  OCI_MANIFEST,
+} from '../../src/lib/oci/media-type.ts'
+import {ESTARGZ} from '../support/formats.ts'
 import {readBlob, writeBlob, writeSampleImage, writeSampleIndex} from '../support/sample-image.ts'
 import {temporaryDirectory} from '../support/temporary.ts'
 
@@ -53,22 +64,24 @@ interface Wanted {
   readonly platforms?: PlatformSelection
   readonly oci?: boolean
   readonly paths?: readonly string[]
-  readonly options?: Partial<EstargzConversionOptions>
+  readonly format?: Partial<EstargzFormat>
+  readonly options?: Partial<LayerConversionOptions>
+  readonly into?: Store
 }
 
 async function convert(root: Descriptor, wanted: Wanted = {}): Promise<ConvertedImage> {
   const prioritized = samePaths(wanted.paths ?? [])
-  const layers = estargzConversion({
-    codec: createBulkCodec(),
-    temporaryDirectory: await temporaryDirectory(),
-    level: 9,
-    chunkSize: 0,
-    minChunkSize: 0,
-    prioritizedIn: () => prioritized,
-    ...wanted.options,
-  })
+  const layers = lazyConversion(
+    {...ESTARGZ, ...wanted.format},
+    {
+      codec: createBulkCodec(),
+      temporaryDirectory: await temporaryDirectory(),
+      prioritizedIn: () => prioritized,
+      ...wanted.options,
+    },
+  )
   const {platforms = AMD64, oci = true} = wanted
-  return convertImage(source(root), target(), {platforms, oci, layers, parallelLayers: 2})
+  return convertImage(source(root), target(wanted.into), {platforms, oci, layers, parallelLayers: 2})
 }
 
 const json = async <T>(descriptor: Descriptor) =>
@@ -174,15 +187,59 @@ describe('a converted image', () => {
     })
   })
 
-  it('leaves foreign layers alone', async () => {
+  it('has neither embedded data nor other places of the bytes of its source', async () => {
+    const {root, config} = await writeSampleImage(store.content)
+    const data = async (descriptor: Descriptor) =>
+      (await readBlob(store.content, descriptor)).toString('base64')
+    const source = await manifestOf(root)
+    const layers = await Promise.all(
+      source.layers.map(async layer => ({...layer, data: await data(layer), urls: ['https://x']})),
+    )
+    const manifest = await writeBlob(
+      store.content,
+      encodeJson({...source, layers, config: {...config, data: await data(config)}}),
+      OCI_MANIFEST,
+    )
+    const entry = {...manifest, data: await data(manifest), platform: {os: 'linux', architecture: 'amd64'}}
+    const index = await writeBlob(
+      store.content,
+      encodeJson({schemaVersion: 2, mediaType: OCI_INDEX, manifests: [entry]}),
+      OCI_INDEX,
+    )
+    const image = await convert(index)
+    const [converted] = (await json<ImageIndex>(image.root)).manifests
+    expect(converted).toEqual({...image.manifests[0]!.descriptor, platform: entry.platform})
+    const documents = await manifestOf(converted!)
+    for (const descriptor of [converted!, documents.config, ...documents.layers]) {
+      expect(descriptor).not.toHaveProperty('data')
+      expect(descriptor).not.toHaveProperty('urls')
+    }
+  })
+
+  it.each([
+    ['without a place elsewhere', undefined, true, DOCKER_LAYER_FOREIGN, `${OCI_LAYER_FOREIGN}`],
+    [
+      'that is elsewhere too',
+      ['https://x'],
+      true,
+      `${DOCKER_LAYER_FOREIGN}.gzip`,
+      `${OCI_LAYER_FOREIGN}+gzip`,
+    ],
+    [
+      'that is only elsewhere',
+      ['https://x'],
+      false,
+      `${DOCKER_LAYER_FOREIGN}.gzip`,
+      `${OCI_LAYER_FOREIGN}+gzip`,
+    ],
+  ])('keeps a foreign layer %s, under its OCI type', async (_, urls, isHere, mediaType, ociType) => {
     const {root} = await writeSampleImage(store.content)
     const manifest = await manifestOf(root)
-    const foreign = {
-      mediaType: DOCKER_LAYER_FOREIGN,
-      digest: digestOf('elsewhere'),
-      size: 9,
-      urls: ['https://x'],
-    }
+    const bytes = Buffer.from('foreign')
+    const blob = isHere
+      ? await writeBlob(store.content, bytes)
+      : {digest: digestOf(bytes), size: bytes.length}
+    const foreign = {...blob, mediaType, ...(urls ? {urls} : {})}
     const config = await configOf(manifest)
     const diffIds = [foreign.digest, ...config.rootfs.diff_ids]
     const configDescriptor = await writeBlob(
@@ -191,8 +248,13 @@ describe('a converted image', () => {
       OCI_CONFIG,
     )
     const withForeign = {...manifest, config: configDescriptor, layers: [foreign, ...manifest.layers]}
-    const image = await convert(await writeBlob(store.content, encodeJson(withForeign), OCI_MANIFEST))
-    expect((await manifestOf(image.root)).layers[0]).toEqual(foreign)
+    const elsewhere = await openLocalStore(await temporaryDirectory())
+    const image = await convert(await writeBlob(store.content, encodeJson(withForeign), OCI_MANIFEST), {
+      into: elsewhere,
+    })
+    const converted: ImageManifest = JSON.parse(String(await readBlob(elsewhere.content, image.root)))
+    expect(converted.layers[0]).toEqual({...foreign, mediaType: ociType})
+    expect((await elsewhere.content.info(foreign)) !== undefined).toBe(isHere)
   })
 })
 
@@ -224,9 +286,27 @@ describe('an image of several platforms', () => {
       encodeJson({...index, manifests: [...index.manifests, attestation]}),
       OCI_INDEX,
     )
-    expect(
-      (await json<ImageIndex>((await convert(attested, {platforms: 'all'})).root)).manifests,
-    ).toHaveLength(1)
+    for (const platforms of ['all', AMD64] as const) {
+      const image = await convert(attested, {platforms})
+      expect((await json<ImageIndex>(image.root)).manifests).toHaveLength(1)
+      expect(image.droppedAttestations).toEqual([attestation])
+    }
+  })
+
+  it('is refused when it is an artifact, such as a Helm chart', async () => {
+    const config = await writeBlob(
+      store.content,
+      Buffer.from('{}'),
+      'application/vnd.cncf.helm.config.v1+json',
+    )
+    const chart = {schemaVersion: 2, mediaType: OCI_MANIFEST, config, layers: []}
+    const work = convert(await writeBlob(store.content, encodeJson(chart), OCI_MANIFEST))
+    await expect(work).rejects.toMatchObject({
+      code: 'unsupported',
+      message: expect.stringContaining(
+        'it is no container image, but an artifact of type "application/vnd.cncf.helm',
+      ),
+    })
   })
 
   it('names the platforms there are when the wanted one is not among them', async () => {
@@ -255,12 +335,9 @@ describe('an image of several platforms', () => {
     }
     const from = {...source(index), content: counted}
     const prioritized = samePaths([])
-    const layers = estargzConversion({
+    const layers = lazyConversion(ESTARGZ, {
       codec: createBulkCodec(),
       temporaryDirectory: await temporaryDirectory(),
-      level: 6,
-      chunkSize: 0,
-      minChunkSize: 0,
       prioritizedIn: () => prioritized,
     })
     await convertImage(from, target(), {platforms: 'all', oci: true, layers, parallelLayers: 4})
@@ -291,12 +368,12 @@ describe('what was converted before', () => {
 
   it('is found again with its TOC where that is outside, and converted again where the TOC is lost', async () => {
     const {root} = await writeSampleImage(store.content)
-    const options = {cache: memoryCache(), toc: 'outside'} as const
-    const first = await convert(root, {options})
-    const again = await convert(root, {options})
+    const wanted: Wanted = {options: {cache: memoryCache()}, format: {toc: 'outside'}}
+    const first = await convert(root, wanted)
+    const again = await convert(root, wanted)
     expect(again.manifests[0]!.layers.map(layer => layer.reused)).toEqual([false, false])
     for (const {detachedToc} of first.manifests[0]!.layers) await writeBlob(store.content, detachedToc!)
-    const third = await convert(root, {options})
+    const third = await convert(root, wanted)
     expect(third.manifests[0]!.layers.map(layer => layer.reused)).toEqual([true, true])
     expect(third.manifests[0]!.layers.map(layer => digestOf(layer.detachedToc!))).toEqual(
       first.manifests[0]!.layers.map(layer => digestOf(layer.detachedToc!)),

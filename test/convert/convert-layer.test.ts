@@ -4,12 +4,12 @@ import {writeFile} from 'node:fs/promises'
 import {join} from 'node:path'
 import {gunzipSync, gzipSync, zstdCompressSync} from 'node:zlib'
 import {describe, expect, it} from 'vitest'
+import {digestOf} from '../../src/lib/blob/sha256.ts'
 import {type ConvertLayerOptions, convertLayer} from '../../src/lib/convert/convert-layer.ts'
 import {codeOf, describeError} from '../../src/lib/errors/coded-error.ts'
 import {estargzCompressor, externalTocCompressor} from '../../src/lib/estargz/compressor.ts'
 import {parseExternalTocFooter} from '../../src/lib/estargz/footer.ts'
 import {openLayer, readFile} from '../../src/lib/estargz/open-layer.ts'
-import {digestOf} from '../../src/lib/io/sha256.ts'
 import {createBulkCodec} from '../../src/lib/native/bulk-codec.ts'
 import {createNodeCodec} from '../../src/lib/native/node-codec.ts'
 import {OCI_LAYER, OCI_LAYER_ZSTD} from '../../src/lib/oci/media-type.ts'
@@ -107,9 +107,28 @@ describe('a converted layer', () => {
     const layer = await convertTar(EXAMPLE, {prioritizedPaths: ['link', 'gone', 'b']})
     expect(layer.paths.slice(0, 6)).toEqual(['', 'd', 'd/a', 'link', 'b', '.prefetch.landmark'])
     const opened = await openLayer(memoryBlob(layer.bytes), {where: 'the layer'})
-    expect(layer.prioritized).toEqual({files: 2, bytes: opened.prefetchSize, missing: ['gone']})
+    expect(layer.prioritized).toMatchObject({files: 2, bytes: opened.prefetchSize, missing: ['gone']})
     expect(opened.prefetchSize).toBeGreaterThan(10_000)
     expect(gunzipSync(layer.bytes.subarray(opened.prefetchSize))[0]).toBe(0x0f)
+  })
+
+  it.each([
+    ['stargz.index.json', '{"name": "my own"}'],
+    ['stargz.index.json', ''],
+    ['.prefetch.landmark', 'text'],
+    ['.no.prefetch.landmark', 'x'],
+  ])("names a file %s of the layer's own that it leaves out", async (name, text) => {
+    const {paths, prioritized} = await convertTar(
+      archive(member({name: `./${name}`}, text), member({name: 'a'})),
+    )
+    expect(prioritized.replaced).toEqual([name])
+    expect(paths).toEqual(['.no.prefetch.landmark', 'a', 'stargz.index.json'])
+  })
+
+  it('names no landmark and no TOC of an earlier conversion', async () => {
+    const once = await convertTar(EXAMPLE, {prioritizedPaths: ['b']})
+    const again = await convertTar(once.tar)
+    expect([once.prioritized.replaced, again.prioritized.replaced]).toEqual([[], []])
   })
 
   it('has no use for a global PAX header: what it says is in each header', async () => {
@@ -314,8 +333,8 @@ describe('a source that cannot be used', () => {
       await refuse(convert(gzipSync(tar)), 'corrupt', /./)
     }
   })
-  it('that is no gzip is corrupt', () =>
-    refuse(convert(Buffer.from('hello')), 'corrupt', /Cannot decompress/))
+  it('that is neither compressed nor a tar is corrupt', () =>
+    refuse(convert(Buffer.from('hello')), 'corrupt', /Cannot read tar/))
   it('that decompresses to too much is refused on the way', () =>
     refuse(convert(gzipSync(EXAMPLE), {maxUncompressedSize: 5000}), 'unsupported', /more than 5000 bytes/))
   it('of an unknown type is unsupported', async () => {
@@ -359,10 +378,25 @@ describe('a large layer', () => {
     await refuse(conversion, 'cancelled', /abort/i)
     expect(readdirSync(directory)).toEqual([])
   })
+  it('with very many files says so once, and others do not', async () => {
+    const said: string[] = []
+    const memoryCare = {
+      foundManyFiles: () => void said.push('found'),
+      plannedManyFiles: () => void said.push('planned'),
+    }
+    const options = {memoryCare}
+    await convertTar(tar, options)
+    expect(said).toEqual([])
+    await convertTar(
+      Buffer.concat(Array.from({length: 31_000}, (_, index) => member({name: `f${index}`}))),
+      options,
+    )
+    expect(said).toEqual(['found', 'planned'])
+  })
   it('needs a directory to keep it in', () =>
     refuse(
       convertTar(tar, {temporaryDirectory: '/nonexistent'}, {blob: tar, mediaType: OCI_LAYER}),
-      'not-found',
+      'failed-precondition',
       /nonexistent/,
     ))
 })

@@ -7,12 +7,12 @@ import {mkdir, writeFile} from 'node:fs/promises'
 import {join} from 'node:path'
 import {gzipSync} from 'node:zlib'
 import {expect, it} from 'vitest'
+import {digestOf} from '../../src/lib/blob/sha256.ts'
 import type {ConvertLayerOptions} from '../../src/lib/convert/convert-layer.ts'
-import {verifyLayer} from '../../src/lib/convert/verify-layer.ts'
 import {codeOf, describeError} from '../../src/lib/errors/coded-error.ts'
-import {digestOf} from '../../src/lib/io/sha256.ts'
 import {createBulkCodec} from '../../src/lib/native/bulk-codec.ts'
 import {OCI_LAYER, OCI_LAYER_GZIP} from '../../src/lib/oci/media-type.ts'
+import {verifyLayer} from '../../src/lib/verify/verify-layer.ts'
 import {convertTar} from '../support/layers.ts'
 import {memoryBlob} from '../support/memory-content.ts'
 import {describeWith} from '../support/requires.ts'
@@ -181,11 +181,13 @@ describeWith(['root', 'mount'], 'a full disk', () => {
     const full = await temporaryDirectory()
     execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', full])
     try {
-      const tar = archive(member({name: 'big'}, Buffer.alloc(20 << 20)))
+      const tar = archive(member({name: 'big'}, Buffer.alloc(20 << 20, 'full')))
       const blob = mediaType === OCI_LAYER ? tar : gzipSync(tar)
-      const failure = await convertTar(tar, {temporaryDirectory: full}, {blob, mediaType}).catch(
-        error => error,
-      )
+      const failure = await convertTar(
+        tar,
+        {temporaryDirectory: full, maxUncompressedSize: 1 << 30},
+        {blob, mediaType},
+      ).catch(error => error)
       expect(codeOf(failure)).toBe('unavailable')
       expect(describeError(failure)).toContain(full)
       expect(describeError(failure)).toContain('ENOSPC')

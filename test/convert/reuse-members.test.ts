@@ -5,6 +5,7 @@ import {readdirSync} from 'node:fs'
 import {tmpdir} from 'node:os'
 import {gunzipSync, gzipSync} from 'node:zlib'
 import {describe, expect, it} from 'vitest'
+import {digestOf} from '../../src/lib/blob/sha256.ts'
 import {
   type ConvertedBlob,
   type ConvertLayerOptions,
@@ -14,7 +15,6 @@ import {codeOf} from '../../src/lib/errors/coded-error.ts'
 import {estargzCompressor} from '../../src/lib/estargz/compressor.ts'
 import {encodeFooter, FOOTER_SIZE, parseFooter} from '../../src/lib/estargz/footer.ts'
 import {openLayer} from '../../src/lib/estargz/open-layer.ts'
-import {digestOf} from '../../src/lib/io/sha256.ts'
 import {createBulkCodec} from '../../src/lib/native/bulk-codec.ts'
 import {createNodeCodec} from '../../src/lib/native/node-codec.ts'
 import {TOC_DIGEST} from '../../src/lib/oci/annotations.ts'

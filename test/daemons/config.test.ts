@@ -3,7 +3,7 @@
 import {readFileSync} from 'node:fs'
 import {join} from 'node:path'
 import {describe, expect, it} from 'vitest'
-import {loadConfig, parseConfig} from '../../src/daemons/snapshotter/config.ts'
+import {loadConfig, parseConfig} from '../../src/daemons/lazy-layers/config.ts'
 import {temporaryDirectory} from '../support/temporary.ts'
 
 const parse = (text: string) => parseConfig(text, 'config.toml')
@@ -25,8 +25,15 @@ describe('a configuration', () => {
       criKeychain: undefined,
       resolver: {requestTimeoutMs: 30_000},
       allowInvalidMountsOnRestart: false,
+      oneDevice: true,
       metricsAddress: undefined,
     })
+  })
+
+  it('may say in either place that layers are read from IPFS', () => {
+    expect(
+      [parse('ipfs = true'), parse('[blob]\nipfs = true'), parse('')].map(({config}) => config.ipfs),
+    ).toEqual([true, true, false])
   })
 
   it('that names every default, as the example does, says nothing', () => {
@@ -157,7 +164,6 @@ describe('what cannot be used is refused, naming file and key', () => {
   check('[blob]\nchunk_size = true', /"blob\.chunk_size"/)
   check('metadata_store = "redis"', /"metadata_store"/)
   check('mount_backend = "overlay"', /"mount_backend"/)
-  check('ipfs = true', /"ipfs"/)
   check('debug_address = "debug.sock"', /"debug_address": it is no absolute path/)
   check('[cri_keychain]\nlisten_path = "x"', /"cri_keychain\.listen_path"/)
   check('[fuse_manager]\naddress = "x"', /"fuse_manager\.address"/)

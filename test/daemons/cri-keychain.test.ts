@@ -4,7 +4,7 @@ import {join} from 'node:path'
 import {create, type DescMessage, type MessageInitShape, toBinary} from '@bufbuild/protobuf'
 import * as grpc from '@grpc/grpc-js'
 import {describe, expect, it, onTestFinished} from 'vitest'
-import {createGrpcServer} from '../../src/daemons/grpc-server.ts'
+import {createGrpcServer} from '../../src/daemons/process/grpc-server.ts'
 import {createCriKeychain} from '../../src/daemons/snapshotter/cri-keychain.ts'
 import {
   type AuthConfigSchema,
@@ -30,7 +30,7 @@ const same = (bytes: Buffer) => bytes
 const encode = <T extends DescMessage>(schema: T, message: MessageInitShape<T>) =>
   toBinary(schema, create(schema, message))
 
-async function setUp({withService = true} = {}): Promise<Stage> {
+async function setUp({withService = true, inUse = (): string[] => []} = {}): Promise<Stage> {
   const directory = await temporaryDirectory()
   const servicePath = join(directory, 'containerd.sock')
   const listenPath = join(directory, 'cri.sock')
@@ -57,7 +57,7 @@ async function setUp({withService = true} = {}): Promise<Stage> {
       ),
     )
   }
-  const keychain = createCriKeychain(servicePath)
+  const keychain = createCriKeychain(servicePath, inUse)
   const proxy = createGrpcServer(() => {})
   keychain.serve(proxy)
   await proxy.listen(listenPath)
@@ -200,6 +200,16 @@ describe('credentials', () => {
     await pull('a.example/app:1', PASSWORD)
     await pull('a.example/app:1')
     expect(await keychain.find('a.example', 'app')).toBe(undefined)
+  })
+
+  it('stay as long as a layer of a removed image is mounted, for another image', async () => {
+    let mounted = ['b.example/app:1', 'a.example/app:1']
+    const {pull, remove, keychain} = await setUp({inUse: () => mounted})
+    await pull('a.example/app:1', PASSWORD)
+    await remove('a.example/app:1')
+    expect(await keychain.find('a.example', 'app')).toBeDefined()
+    mounted = ['b.example/app:1']
+    expect(await keychain.find('a.example', 'app')).toBeUndefined()
   })
 
   it('stay when something else is removed', async () => {

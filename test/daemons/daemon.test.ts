@@ -1,15 +1,17 @@
 // The daemon as a process: how it starts, what it refuses to start with, what it tells, and how it ends.
 
-import {spawn, spawnSync} from 'node:child_process'
+import {execFileSync, spawn, spawnSync} from 'node:child_process'
 import {once} from 'node:events'
 import {existsSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync} from 'node:fs'
 import {request} from 'node:http'
 import {createServer} from 'node:net'
-import {join} from 'node:path'
+import {dirname, join} from 'node:path'
 import {describe, expect, it, onTestFinished} from 'vitest'
 import {openGrpcChannel} from '../../src/lib/containerd/grpc.ts'
 import {Snapshots} from '../../src/lib/containerd/proto/snapshots_pb.ts'
 import {listLazyLayers} from '../../src/lib/snapshotter-client/snapshotter-client.ts'
+import {freePort} from '../support/free-port.ts'
+import {PATIENTLY} from '../support/patience.ts'
 import {describeWith} from '../support/requires.ts'
 import {
   mountsBelow,
@@ -269,6 +271,8 @@ describeWith(['root'], 'what the daemon tells over HTTP', () => {
       expect(text).toContain(`# TYPE ${name} `)
     }
     expect((await fetch(`http://127.0.0.1:${port}/nosuch`)).status).toBe(404)
+    const readiness = async () => (await fetch(`http://127.0.0.1:${port}/readyz`)).status
+    await expect.poll(readiness, PATIENTLY).toBe(200)
     await snapshotter.stop('SIGTERM')
     await expect(fetch(`http://127.0.0.1:${port}/metrics`)).rejects.toThrow()
   })
@@ -330,15 +334,6 @@ async function grpcFailure(socket: string, path: string): Promise<string> {
   })
 }
 
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const {port} = server.address() as {port: number}
-  server.close()
-  await once(server, 'close')
-  return port
-}
-
 function get(socketPath: string, path: string): Promise<string> {
   return new Promise((resolve, reject) => {
     request({socketPath, path}, async response => {
@@ -350,3 +345,55 @@ function get(socketPath: string, path: string): Promise<string> {
       .end()
   })
 }
+
+describe('a root directory that cannot work', () => {
+  const refusal = (root: string) => {
+    const flags = ['--root', root, '--address', join(dirname(root), 'a.sock'), '--config', '/dev/null']
+    return failureOf(runToEnd(...flags).stderr)
+  }
+
+  it.each([':', ',', '\\'])('is refused at the start: its path has %j', async character => {
+    const root = join(await temporaryDirectory(), `ro${character}ot`)
+    expect(refusal(root)).toContain(`mount options cannot name a path with ${JSON.stringify(character)}`)
+    expect(existsSync(root)).toBe(false)
+  })
+
+  it('is refused when a symbolic link leads to such a path', async () => {
+    const directory = await temporaryDirectory()
+    mkdirSync(join(directory, 'a,b'))
+    symlinkSync('a,b', join(directory, 'root'))
+    expect(refusal(join(directory, 'root'))).toMatch(/a,b": mount options cannot name a path with ","/)
+  })
+})
+
+describeWith(['root'], 'a root directory on an overlay file system', () => {
+  it('is refused at the start', async () => {
+    const directory = await temporaryDirectory()
+    for (const name of ['lower', 'upper', 'work', 'merged']) mkdirSync(join(directory, name))
+    execFileSync(
+      'mount',
+      [...['-t', 'overlay', '-o', 'lowerdir=lower,upperdir=upper,workdir=work', 'overlay', 'merged']],
+      {cwd: directory},
+    )
+    try {
+      const flags = ['--address', join(directory, 'a.sock'), '--config', '/dev/null']
+      const {stderr} = runToEnd('--root', join(directory, 'merged/root'), ...flags)
+      expect(failureOf(stderr)).toMatch(/it is on an overlay file system, .* use a volume, or another --root/)
+      expect(existsSync(join(directory, 'a.sock'))).toBe(false)
+    } finally {
+      execFileSync('umount', [join(directory, 'merged')])
+    }
+  })
+})
+
+describeWith(['root', 'prlimit'], 'descriptors', () => {
+  it('may be as many as this root can have, whatever the daemon was started with', async () => {
+    const few = ['prlimit', '--nofile=1024:1024']
+    const snapshotter = await start({under: few})
+    const limits = readFileSync(`/proc/${snapshotter.pid}/limits`, 'utf8')
+    const [, limit] = /^Max open files +(\d+)/m.exec(limits)!
+    // In a container root may lack the capability, and keeps what it has.
+    const most = execFileSync(few[0]!, [few[1]!, 'sh', '-c', 'ulimit -n 1048576 2>/dev/null; ulimit -Hn'])
+    expect(`${limit}\n`).toBe(String(most))
+  })
+})

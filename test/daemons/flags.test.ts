@@ -24,6 +24,8 @@ describe('flags', () => {
   check(['--root', '/a', '--root', '/b'], {root: '/b'})
   check(['--root', 'a/../b', '--address=x.sock'], {root: resolve('b'), address: resolve('x.sock')})
 
+  check(['--root', '-odd', '--address=/a'], {root: resolve('-odd'), address: '/a'})
+
   it('--version and --help count wherever they stand', () => {
     expect(parseFlags(['--root', '/r', '-version'])).toEqual({kind: 'version'})
     expect(parseFlags(['-h'])).toEqual({kind: 'help'})
@@ -36,6 +38,8 @@ describe('flags that cannot be used are refused', () => {
 
   check(['--nosuch'], /"--nosuch": unknown flag/)
   check(['start'], /"start": unknown flag/)
+  check(['--root', '/r', '--', 'start'], /"start": unknown flag/)
+  check(['-nosuch=1'], /"-nosuch=1": unknown flag/)
   check(['--root'], /"--root": it needs a value/)
   check(['--root='], /"--root": it needs a value/)
   check(['--log-level', 'loud'], /log level "loud": expected one of trace, debug/)

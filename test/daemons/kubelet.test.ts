@@ -11,7 +11,7 @@ import {
 import {encodeJson} from '../../src/lib/oci/manifest.ts'
 import {OCI_CONFIG, OCI_MANIFEST} from '../../src/lib/oci/media-type.ts'
 import {hostPlatform} from '../../src/lib/oci/platform.ts'
-import {CONTAINERDS, startContainerd} from '../support/containerd.ts'
+import {CONTAINERDS, containerdAddress, containerdDirectory, startContainerd} from '../support/containerd.ts'
 import {type FaultyRegistry, startFaultyRegistry} from '../support/faulty-registry.ts'
 import {buildBlob} from '../support/layers.ts'
 import {describeWith} from '../support/requires.ts'
@@ -57,18 +57,22 @@ CONTAINERDS.forEach(({release, needs, programs}, index) => {
       await addImage(registry)
       const directory = await snapshotterDirectory()
       const address = snapshotterAddress(directory)
-      await using containerd = await startContainerd({
+      const containerds = await containerdDirectory()
+      // Before containerd, as its unit is: containerd connects when it starts, and tells who comes while it waits to try again
+      // that the snapshotter is not there.
+      await using snapshotter = await startSnapshotter({
+        directory,
+        config: `[cri_keychain]\nenable_keychain = true\nimage_service_path = "${containerdAddress(containerds)}"\n`,
+      })
+      await using _containerd = await startContainerd({
         cri: true,
+        directory: containerds,
         programs,
         config: `${CRI_CONFIG[index]}
 [proxy_plugins.stargz]
   type = "snapshot"
   address = "${address}"
 `,
-      })
-      await using snapshotter = await startSnapshotter({
-        directory,
-        config: `[cri_keychain]\nenable_keychain = true\nimage_service_path = "${containerd.address}"\n`,
       })
       const image = {image: `${registry.host}/app:1`}
       await untilInitialized(address)

@@ -1,8 +1,8 @@
 // What Prometheus reads: events become the reference's metrics, and sizes are those of the moment.
 
 import {describe, expect, it} from 'vitest'
-import {createMetrics, type Metrics} from '../../src/daemons/snapshotter/metrics.ts'
-import type {LazyLayerStatus} from '../../src/lib/snapshot/lazy-layer-status.ts'
+import {createMetrics, type Metrics} from '../../src/daemons/lazy-layers/metrics.ts'
+import type {LazyLayerStatus} from '../../src/lib/layer/lazy-layer-status.ts'
 
 const LAYER = 'sha256:aa'
 

@@ -1,5 +1,5 @@
 import {expect, it, onTestFinished} from 'vitest'
-import {createRegistryOrigin} from '../../src/daemons/snapshotter/registry-origin.ts'
+import {createRegistryOrigin} from '../../src/daemons/lazy-layers/registry-origin.ts'
 import {openRegistry} from '../../src/lib/registry/registry.ts'
 import {startFaultyRegistry} from '../support/faulty-registry.ts'
 
@@ -18,9 +18,13 @@ async function setUp() {
     digest,
     tocDigest: undefined,
     size: undefined,
+    urls: [],
     neighbours: [],
     prefetchSize: undefined,
     skipVerify: false,
+    command: undefined,
+    prefetchPlan: undefined,
+    isPlanAwaited: false,
   }
   return {server, request, origin: createRegistryOrigin(registry)}
 }

@@ -5,17 +5,22 @@ import {join} from 'node:path'
 import type {DescMessage, DescMethodUnary, MessageInitShape, MessageShape} from '@bufbuild/protobuf'
 import * as grpc from '@grpc/grpc-js'
 import {describe, expect, it, onTestFinished} from 'vitest'
-import {createGrpcServer} from '../../src/daemons/grpc-server.ts'
+import {serveLazyLayers} from '../../src/daemons/lazy-layers/status-service.ts'
+import {createGrpcServer} from '../../src/daemons/process/grpc-server.ts'
 import {serveSnapshots} from '../../src/daemons/snapshotter/snapshots-service.ts'
 import {openState} from '../../src/daemons/snapshotter/state.ts'
-import {serveLazyLayers} from '../../src/daemons/snapshotter/status-service.ts'
 import {openGrpcChannel} from '../../src/lib/containerd/grpc.ts'
 import {Snapshots} from '../../src/lib/containerd/proto/snapshots_pb.ts'
 import {CodedError} from '../../src/lib/errors/coded-error.ts'
-import type {LazyLayerStatus} from '../../src/lib/snapshot/lazy-layer-status.ts'
+import type {LazyLayerStatus} from '../../src/lib/layer/lazy-layer-status.ts'
+import type {StartTiming} from '../../src/lib/layer/start-timing.ts'
 import type {LayerMounter} from '../../src/lib/snapshot/ports.ts'
 import {createSnapshotter} from '../../src/lib/snapshot/snapshotter.ts'
-import {listLazyLayers} from '../../src/lib/snapshotter-client/snapshotter-client.ts'
+import {
+  announceLayers,
+  listLazyLayers,
+  listStarts,
+} from '../../src/lib/snapshotter-client/snapshotter-client.ts'
 import {temporaryDirectory} from '../support/temporary.ts'
 
 const {status} = grpc
@@ -42,6 +47,8 @@ interface Served {
 async function serve(
   mounter: Partial<LayerMounter> = {},
   layers: readonly LazyLayerStatus[] = [],
+  starts: readonly StartTiming[] = [],
+  announce: (labels: Readonly<Record<string, string>>) => void = () => {},
 ): Promise<Served> {
   const root = await temporaryDirectory()
   const address = join(root, 'a.sock')
@@ -52,15 +59,24 @@ async function serve(
   }
   const snapshotter = createSnapshotter({
     ...state,
-    mounter: {mount: refuse, check: refuse, unmount: async () => {}, ...mounter},
+    mounter: {
+      mount: refuse,
+      check: refuse,
+      unmount: async () => {},
+      share: () => {},
+      expectStart: () => {},
+      expectReads: () => {},
+      ...mounter,
+    },
+    disk: {makeRoom: async () => {}, tidy: async () => {}},
     overlayOptions: ['index=off'],
     log,
     now: () => new Date(1_700_000_000_123),
   })
   const failures: string[] = []
   const server = createGrpcServer((method, error) => failures.push(`${method}: ${(error as Error).message}`))
-  serveSnapshots(server, snapshotter)
-  serveLazyLayers(server, () => layers)
+  serveSnapshots(server, snapshotter, {onCaller: async () => {}})
+  serveLazyLayers(server, {status: () => layers, starts: () => starts, announce})
   await server.listen(address)
   const channel = openGrpcChannel(address)
   onTestFinished(async () => {
@@ -329,6 +345,25 @@ describe('the status of lazy layers', () => {
     const layers = Array.from({length: 230}, (_, index) => ({...layer, mountpoint: `/m/${1000 + index}`}))
     const {address} = await serve({}, layers)
     expect(await listLazyLayers({address: `unix://${address}`})).toEqual(layers)
+  })
+
+  it('has beside it where the time of starts went', async () => {
+    const span = {layer: layer.digest, step: 'toc', fromMs: 1.5, toMs: 3, bytes: 7} as const
+    const start = {reference: 'app', beganAt: 1.5e12, layers: [layer.digest], spans: [span], dropped: 2}
+    const {address} = await serve({}, [], [start, {...start, reference: 'other', spans: []}])
+    expect(await listStarts({address})).toEqual([start, {...start, reference: 'other', spans: []}])
+  })
+
+  it('is told of what will be asked for, in labels that a snapshot can have', async () => {
+    const told: unknown[] = []
+    const {address} = await serve({}, [], [], labels => void told.push(labels))
+    const labels = {a: 'b', long: 'x'.repeat(4000)}
+    await announceLayers(labels, {address})
+    expect(told).toEqual([labels])
+    const many = Object.fromEntries(Array.from({length: 257}, (_, index) => [`label ${index}`, '']))
+    await expect(announceLayers(many, {address})).rejects.toThrow('Cannot use labels')
+    await expect(announceLayers({a: 'x'.repeat(4096)}, {address})).rejects.toThrow('Cannot use labels')
+    expect(told).toHaveLength(1)
   })
 
   it('is unavailable where no snapshotter is', async () => {

@@ -13,20 +13,20 @@ import {describe, expect, it, onTestFinished} from 'vitest'
 import {encodeErofs} from '../../src/lib/erofs/encode-image.ts'
 import {canMountErofs, mountErofs} from '../../src/lib/mount/mount-erofs.ts'
 import {unmount} from '../../src/lib/native/system-calls.ts'
-import {createTarScanner} from '../../src/lib/tar/scanner.ts'
+import {TarScanner} from '../../src/lib/tar/scanner.ts'
 import {payloadOffsetOf, type TarEntry} from '../../src/lib/tar/tar-entry.ts'
 import {type DirectoryNode, type FileNode, plainDirectory} from '../../src/lib/vfs/file-tree.ts'
+import {placeLayer} from '../../src/lib/vfs/layer-places.ts'
 import {treeOfLayer} from '../../src/lib/vfs/layer-tree.ts'
-import {createPlacer} from '../../src/lib/vfs/placement.ts'
 import {describeWith} from '../support/requires.ts'
 import {temporaryDirectory} from '../support/temporary.ts'
 
 function treeOfTar(path: string): DirectoryNode {
   const entries: TarEntry[] = []
-  const scanner = createTarScanner(entry => entries.push(entry))
+  const scanner = new TarScanner(entry => entries.push(entry))
   scanner.push(readFileSync(path))
   scanner.end()
-  return treeOfLayer(createPlacer().placeLayer(entries), payloadOffsetOf)
+  return treeOfLayer(placeLayer(entries).entries, payloadOffsetOf)
 }
 
 function fileNode(attributes: Partial<FileNode>): FileNode {
@@ -194,9 +194,9 @@ describeWith(['root', 'tar', 'setfattr'], 'an EROFS image over a tar, mounted', 
     return {source: source!, target: target!}
   }
 
-  /** Every path with everything stat says of it, except inode numbers, link counts of directories and atimes. */
+  /** Every path below the root with all that stat says of it but inode numbers, directories' link counts and atimes. */
   const listing = (root: string) =>
-    execFileSync('find', ['.', '-printf', '%p %y %m %U %G %s %T@ %l\\n'], {
+    execFileSync('find', ['.', '-mindepth', '1', '-printf', '%p %y %m %U %G %s %T@ %l\\n'], {
       cwd: root,
       encoding: 'utf8',
       maxBuffer: 1 << 24,

@@ -1,7 +1,8 @@
 import {describe, expect, it} from 'vitest'
 import {codeOf, messageOf} from '../../src/lib/errors/coded-error.ts'
-import {indexToc} from '../../src/lib/estargz/index-toc.ts'
+import {filesByPath, indexToc} from '../../src/lib/estargz/index-toc.ts'
 import {encodeToc, MAX_TOC_ENTRIES, parseToc, type TocEntry} from '../../src/lib/estargz/toc.ts'
+import {parseTocTime} from '../../src/lib/estargz/toc-of-plan.ts'
 
 const text = (entries: readonly TocEntry[]) => new TextDecoder().decode(encodeToc(entries))
 const parse = (value: unknown) => parseToc(new TextEncoder().encode(JSON.stringify(value)), 'the TOC')
@@ -80,6 +81,14 @@ describe('a TOC', () => {
       {name: 'a\udcfe', type: 'fifo'},
     ]
     expect(parseToc(encodeToc(entries), 'the TOC').entries).toEqual(entries)
+  })
+
+  it('has one name for the same bytes, however they are escaped', () => {
+    const names = ['\\udcc3\\udca9', 'é', '\\ud800', '\\ude00'].map(
+      name => `{"name":"${name}","type":"fifo"}`,
+    )
+    const toc = parseToc(new TextEncoder().encode(`{"version":1,"entries":[${names}]}`), 'the TOC')
+    expect(toc.entries.map(({name}) => name)).toEqual(['é', 'é', '\ufffd', '\ufffd'])
   })
 
   it('may have a list of null, as Go writes', () =>
@@ -182,7 +191,8 @@ describe('a TOC that is parsed in pieces', () => {
 })
 
 describe('the index of a TOC', () => {
-  const index = (...entries: readonly TocEntry[]) => indexToc({version: 1, entries}, 1000, 'the TOC')
+  const index = (...entries: readonly TocEntry[]) =>
+    filesByPath(indexToc({version: 1, entries}, 1000, 'the TOC'))
   const reg = (name: string, rest: Partial<TocEntry> = {}): TocEntry => ({
     name,
     type: 'reg',
@@ -249,4 +259,24 @@ describe('the index of a TOC', () => {
       'unsupported',
       /link is longer/,
     ))
+})
+
+describe('a time of a TOC', () => {
+  it.each([
+    ['2026-01-02T03:04:05Z', 1_767_323_045, 0],
+    ['2026-01-02T03:04:05.25+01:30', 1_767_317_645, 250_000_000],
+    ['1969-12-31T23:59:58.000000001Z', -2, 1],
+    ['0000-02-29T00:00:00Z', -62_162_121_600, 0],
+    ['', 0, 0],
+  ])('%s is read', (text, seconds, nanoseconds) => expect(parseTocTime(text)).toEqual({seconds, nanoseconds}))
+
+  it.each([
+    '2026-04-31T00:00:00Z',
+    '2025-02-29T00:00:00Z',
+    '2026-01-01T24:00:00Z',
+    '2026-01-01T00:00:60Z',
+    '2026-01-01T00:00:00+24:00',
+    '2026-01-01T00:00:00',
+    'Jan 1 2020',
+  ])('%s is none', text => expect(parseTocTime(text)).toBeUndefined())
 })

@@ -4,8 +4,8 @@
 
 import {readFileSync} from 'node:fs'
 import {join} from 'node:path'
-import {openDataFileSystem} from '../../src/lib/fuse/data-files.ts'
 import {openKeeper} from '../../src/lib/fuse/keeper.ts'
+import {openDataFileSystem} from '../../src/lib/fuse-data/data-files.ts'
 import {createChunkBitmap} from '../../src/lib/io/chunk-bitmap.ts'
 
 const [directory = '', fetches = '0'] = process.argv.slice(2)

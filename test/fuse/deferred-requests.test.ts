@@ -4,11 +4,11 @@ import {closeSync, openSync, readFileSync} from 'node:fs'
 import {constants} from 'node:os'
 import {join} from 'node:path'
 import {expect, it, onTestFinished, vi} from 'vitest'
-import {nodeIdOf} from '../../src/lib/fuse/data-handler.ts'
-import {createDeferredRequests, type DeferredOptions} from '../../src/lib/fuse/deferred-requests.ts'
+import {type DeferredOptions, DeferredRequests} from '../../src/lib/fuse/deferred-requests.ts'
 import {OPCODE, ROOT_NODE} from '../../src/lib/fuse/protocol.ts'
+import {createDataHandler, nodeIdOf} from '../../src/lib/fuse-data/data-handler.ts'
+import {createLazyFile, type LazyFile, listeningLog, noise} from '../fuse-data/lazy-file.ts'
 import {temporaryDirectory} from '../support/temporary.ts'
-import {createLazyFile, type LazyFile, listeningLog, noise} from './lazy-file.ts'
 import {requestWith} from './messages.ts'
 
 const {EIO, ENOENT, ESTALE} = constants.errno
@@ -19,9 +19,9 @@ async function deferredRequests(options: Partial<DeferredOptions> = {}) {
   const session = openSync(path, 'w')
   onTestFinished(() => closeSync(session))
   const {log, said} = listeningLog()
-  const deferred = createDeferredRequests({
+  const deferred = new DeferredRequests({
     session,
-    kind: 'data',
+    createHandler: createDataHandler,
     deadlineMs: 60_000,
     waitForEntries: false,
     log,
@@ -31,7 +31,7 @@ async function deferredRequests(options: Partial<DeferredOptions> = {}) {
   return {deferred, file, said, put: () => putFile(deferred, file), replies: () => readReplies(path)}
 }
 
-function putFile(deferred: ReturnType<typeof createDeferredRequests>, file: LazyFile): void {
+function putFile(deferred: DeferredRequests, file: LazyFile): void {
   const {name, size, present} = file
   const fd = openSync(file.path, 'r')
   onTestFinished(() => closeSync(fd))
@@ -98,6 +98,35 @@ it('it does not wait for ever', async () => {
   vi.advanceTimersByTime(1)
   expect(replies()).toEqual([`1: ${EIO}`])
   expect(said).toEqual(['warn a request waited in vain for its layer'])
+})
+
+it('that comes twice is answered once, and is not given up by the first one', async () => {
+  vi.useFakeTimers({toFake: ['setTimeout', 'clearTimeout']})
+  onTestFinished(() => void vi.useRealTimers())
+  const {deferred, file, put, replies, said} = await deferredRequests({waitForEntries: true})
+  const request = requestWith(1n, OPCODE.lookup, ROOT_NODE, `${file.name}\0`).bytes
+  deferred.handle(request)
+  vi.advanceTimersByTime(200_000)
+  deferred.handle(request)
+  vi.advanceTimersByTime(200_000)
+  expect(replies()).toEqual([])
+  put()
+  vi.advanceTimersByTime(300_000)
+  expect(replies()).toEqual(['1: +128'])
+  expect(said).toEqual([])
+})
+
+it('a read that comes twice is fetched and answered once', async () => {
+  const {deferred, file, put, replies} = await deferredRequests()
+  put()
+  const {asked, release} = holdFetch(file)
+  deferred.handle(read(1n, file))
+  deferred.handle(read(1n, file))
+  await asked
+  release()
+  await deferred.close('finish')
+  expect(replies()).toEqual(['1: +4096'])
+  expect(file.fetched).toHaveLength(1)
 })
 
 it('a read of what has come in the meantime is not fetched', async () => {

@@ -16,7 +16,14 @@ export function keeperOf(directory: string): number | undefined {
 
 /** Resolves when a process has ended, also before whoever started it has noticed. */
 export async function hasEnded(pid: number): Promise<void> {
-  while (existsSync(`/proc/${pid}`) && !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'))) {
-    await new Promise(resolve => setImmediate(resolve))
+  while (!/^State:\s+Z|^$/m.test(statusOf(pid))) await new Promise(resolve => setImmediate(resolve))
+}
+
+/** Empty for a process that is gone, which it may be between opening the file and reading it. */
+function statusOf(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/status`, 'utf8').trimEnd()
+  } catch {
+    return ''
   }
 }

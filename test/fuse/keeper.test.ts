@@ -2,22 +2,13 @@
 
 import {spawn} from 'node:child_process'
 import {once} from 'node:events'
-import {
-  closeSync,
-  existsSync,
-  fstatSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  readlinkSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs'
+import {closeSync, existsSync, fstatSync, openSync, readFileSync, statSync, writeFileSync} from 'node:fs'
 import {mkdir, rmdir} from 'node:fs/promises'
 import {join} from 'node:path'
 import {describe, expect, it, onTestFinished} from 'vitest'
 import {openKeeper} from '../../src/lib/fuse/keeper.ts'
 import {exchange} from '../../src/lib/native/system-calls.ts'
+import {openFilesOf} from '../support/open-files.ts'
 import {temporaryDirectory} from '../support/temporary.ts'
 import {hasEnded, keeperOf} from './keeper-process.ts'
 
@@ -149,11 +140,11 @@ describe('a keeper', () => {
     await keeper.hold('data', fd, '')
     closeSync(fd)
     const pid = keeperOf(directory)!
-    const links = readdirSync(`/proc/${pid}/fd`).map(name => readlinkSync(`/proc/${pid}/fd/${name}`))
-    expect(links.filter(link => !/^\/dev\/null$|^socket:/.test(link)).sort()).toEqual([
-      join(directory, 'given'),
-      join(directory, 'keeper.lock'),
-    ])
+    expect(
+      openFilesOf(pid)
+        .filter(link => !/^\/dev\/null$|^socket:/.test(link))
+        .sort(),
+    ).toEqual([join(directory, 'given'), join(directory, 'keeper.lock')])
     const status = readFileSync(`/proc/${pid}/status`, 'utf8')
     expect(Number(/^RssAnon:\s+(\d+) kB$/m.exec(status)?.[1])).toBeLessThan(1024)
   })
@@ -180,6 +171,18 @@ describe('a keeper', () => {
     expect((await keeper.take('data'))?.note).toBe('late')
   })
 
+  it('is waited for by nobody but who asked', async () => {
+    const directory = await keeperDirectory()
+    const keeper = await openKeeper({directory})
+    await keeper.hold('data', 0, 'late')
+    const pid = keeperOf(directory)!
+    process.kill(pid, 'SIGSTOP')
+    const taking = keeper.take('data')
+    // Were this thread blocked, it would never come to this.
+    process.kill(pid, 'SIGCONT')
+    expect((await taking)?.note).toBe('late')
+  })
+
   it('refuses what it does not understand, and goes on', async () => {
     const directory = await keeperDirectory()
     const keeper = await openKeeper({directory})
@@ -189,12 +192,12 @@ describe('a keeper', () => {
     await expect(keeper.hold('data', 0, 'n'.repeat(1025))).rejects.toThrow(/the note is too long/)
     await expect(keeper.hold('data', 1_000_000, '')).rejects.toThrow(/EBADF/)
     const socket = join(directory, 'keeper.sock')
-    const ask = (message: string) => exchange(socket, Buffer.from(message)).bytes.toString()
-    expect(ask('Hdata')).toBe('Ethere is no descriptor')
-    expect(ask('Xdata')).toBe('Ethe message is unknown')
-    expect(ask('T')).toBe('Ethe name is too short or too long')
+    const ask = async (message: string) => (await exchange(socket, Buffer.from(message))).bytes.toString()
+    expect(await ask('Hdata')).toBe('Ethere is no descriptor')
+    expect(await ask('Xdata')).toBe('Ethe message is unknown')
+    expect(await ask('T')).toBe('Ethe name is too short or too long')
     // Too long for a message: it is not answered.
-    expect(() => ask(`T${'x'.repeat(3000)}`)).toThrow(/ECONNRESET/)
+    await expect(ask(`T${'x'.repeat(3000)}`)).rejects.toThrow(/ECONNRESET/)
     for (let index = 0; index < 63; index++) await keeper.hold(`more-${index}`, 0, '')
     await expect(keeper.hold('too many', 0, '')).rejects.toThrow(/too many/)
     expect((await keeper.take('data'))?.note).toBe('')

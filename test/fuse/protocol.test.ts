@@ -193,7 +193,7 @@ describe('the agreement with the kernel', () => {
     expect(body).toHaveLength(64)
     expect([body.readUInt32LE(0), body.readUInt32LE(4), body.readUInt32LE(8)]).toEqual([7, 41, 1 << 20])
     // max_write, max_pages, flags2 with resend and passthrough, max_stack_depth.
-    expect([body.readUInt32LE(20), body.readUInt16LE(28)]).toEqual([4096, 256])
+    expect([body.readUInt32LE(20), body.readUInt16LE(28)]).toEqual([4096, 32])
     expect([body.readUInt32LE(32), body.readUInt32LE(36)]).toEqual([(1 << 7) | (1 << 5), 1])
   })
 

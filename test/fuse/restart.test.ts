@@ -6,14 +6,14 @@ import {closeSync, existsSync, writeFileSync} from 'node:fs'
 import {stat} from 'node:fs/promises'
 import {join} from 'node:path'
 import {expect, it, onTestFinished, vi} from 'vitest'
-import {openDataFileSystem} from '../../src/lib/fuse/data-files.ts'
+import {digestOf} from '../../src/lib/blob/sha256.ts'
 import {openKeeper} from '../../src/lib/fuse/keeper.ts'
-import {digestOf} from '../../src/lib/io/sha256.ts'
+import {openDataFileSystem} from '../../src/lib/fuse-data/data-files.ts'
 import {MNT_DETACH, UMOUNT_NOFOLLOW, unmount} from '../../src/lib/native/system-calls.ts'
+import {createLazyFile, DAEMON_FILE, isMounted, listeningLog, noise} from '../fuse-data/lazy-file.ts'
 import {describeWith} from '../support/requires.ts'
 import {temporaryDirectory} from '../support/temporary.ts'
 import {hasEnded, keeperOf} from './keeper-process.ts'
-import {createLazyFile, DAEMON_FILE, isMounted, listeningLog, noise} from './lazy-file.ts'
 
 const SIZE = 4 << 20
 const RESTARTS = 12
@@ -119,6 +119,37 @@ describeWith(['root', 'dd', 'bash', 'sha256sum'], 'a restarted daemon', () => {
       expect(await endDaemon(daemon, 'SIGTERM')).toEqual([0, null])
       expect(isMounted(join(directory, 'mnt'))).toBe(true)
     }
+  })
+
+  it('takes over what was left on purpose also when the keeper had been killed before', async () => {
+    const directory = await daemonDirectory()
+    const daemon = await startDaemon(directory, 0)
+    const keeper = keeperOf(join(directory, 'keeper'))!
+    process.kill(keeper, 'SIGKILL')
+    await hasEnded(keeper)
+    expect(await endDaemon(daemon, 'SIGTERM')).toEqual([0, null])
+    const read = startReadOnce(join(directory, 'mnt', DAEMON_FILE))
+    const next = await startDaemon(directory, 0)
+    expect(await read).toBe(digestOf(noise(SIZE)))
+    await endDaemon(next, 'SIGINT')
+  })
+
+  it('takes no mount over that another version has left, and says so', async () => {
+    const directory = await daemonDirectory()
+    const mountpoint = join(directory, 'mnt')
+    await endDaemon(await startDaemon(directory, 0), 'SIGTERM')
+    const keeper = await openKeeper({directory: join(directory, 'keeper')})
+    const {fd, note} = (await keeper.take('data'))!
+    await keeper.hold('data', fd, JSON.stringify({...JSON.parse(note), format: 0}))
+    closeSync(fd)
+    const {log, said} = listeningLog()
+    const files = await openDataFileSystem({mountpoint, keeper, log})
+    onTestFinished(() => files.close('unmount'))
+    expect(files.adopted).toBe(false)
+    expect(said).toContain('warn the FUSE mount is one of another version')
+    const file = createLazyFile(directory, noise(SIZE), DAEMON_FILE)
+    await files.add(file)
+    expect(await startReadOnce(join(mountpoint, DAEMON_FILE))).toBe(digestOf(file.content))
   })
 
   it('lets who came in between wait, and answers them', async () => {

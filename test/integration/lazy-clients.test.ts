@@ -2,7 +2,7 @@
 
 import {afterAll, beforeAll, expect, it} from 'vitest'
 import {runCommandOrThrow} from '../../src/lib/io/run-command.ts'
-import {NEWER_CONTAINERD} from '../support/newer-containerd.ts'
+import {newerPrograms} from '../support/newer-programs.ts'
 import {describeWith} from '../support/requires.ts'
 import {openStage, type Stage} from './lazy-stage.ts'
 
@@ -64,7 +64,7 @@ describeWith(['root', 'newer-containerd'], "containerd's transfer service", () =
   beforeAll(async () => {
     stage = await openStage({
       backend: 'auto',
-      programs: NEWER_CONTAINERD,
+      programs: newerPrograms('containerd'),
       containerdConfig: `[[plugins."io.containerd.transfer.v1.local".unpack_config]]
   platform = "linux"
   snapshotter = "stargz"

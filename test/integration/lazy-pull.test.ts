@@ -1,12 +1,12 @@
 // Lazy pulls from end to end: a real containerd, our snapshotter, images in a registry, and every client there is.
 
+import {lstat, readdir} from 'node:fs/promises'
+import {join} from 'node:path'
 import {afterAll, beforeAll, expect, it} from 'vitest'
 import {openContainerdStore} from '../../src/lib/containerd/store.ts'
+import {PATIENTLY} from '../support/patience.ts'
 import {mountsBelow} from '../support/snapshotter.ts'
 import {describeBackends, openStage, PLAIN_LAYER, type Stage} from './lazy-stage.ts'
-
-/** For what happens soon, on a busy machine. */
-const PATIENTLY = {timeout: 30_000}
 
 let count = 0
 const newNamespace = () => `lazy-${process.pid}-${++count}`
@@ -66,6 +66,24 @@ describeBackends('lazy pull', backend => {
     expect(await stage.tree(namespace, 'stargz', stage.lazy)).toEqual(expected)
   })
 
+  it('is one file system, with inode numbers of its own for every file', async () => {
+    const namespace = newNamespace()
+    await stage.ctrRemote(namespace, 'image', 'rpull', stage.lazy)
+    await using mounted = await stage.mount(namespace, 'stargz', stage.lazy)
+    // With the number of the layer in the topmost bits, inode numbers are beyond what doubles hold.
+    const {dev} = await lstat(mounted.path, {bigint: true})
+    const paths = new Map<bigint, string>()
+    for (const entry of await readdir(mounted.path, {recursive: true})) {
+      const found = await lstat(join(mounted.path, entry), {bigint: true})
+      expect(found.dev, entry).toBe(dev)
+      // Of directories that layers merge, overlayfs makes numbers up.
+      if (found.isDirectory()) continue
+      if (found.nlink === 1n) expect(paths.get(found.ino), entry).toBeUndefined()
+      paths.set(found.ino, entry)
+    }
+    expect(paths.size).toBeGreaterThan(500)
+  })
+
   it('runs by ctr and by ctr-remote, also after a collection and a restart of containerd', async () => {
     const namespace = newNamespace()
     await stage.ctrRemote(namespace, 'image', 'rpull', stage.lazy)
@@ -95,6 +113,22 @@ describeBackends('lazy pull', backend => {
     }
     expect(await stage.ctrRemote(namespace, 'lazy', 'status')).toMatch(/^REF +LAYER +STATE .*\n.*app:esgz/)
     expect(await stage.ctrRemote(namespace, 'lazy', 'status', 'example.com/other:1')).toBe('')
+  })
+
+  it('tells where the time of the last start went', async () => {
+    const namespace = newNamespace()
+    await stage.ctrRemote(namespace, 'image', 'rpull', stage.lazy)
+    await using _ = await stage.mount(namespace, 'stargz', stage.lazy)
+    const timing = ['lazy', 'status', '--timing', stage.lazy]
+    const start = JSON.parse(await stage.ctrRemote(namespace, ...timing, '--json'))
+    const topmostFirst = stage.lazyManifest.layers.map(({digest}) => digest).reverse()
+    expect({...start, spans: []}).toMatchObject({reference: stage.lazy, layers: topmostFirst, dropped: 0})
+    expect(start.spans.map(({step}: {step: string}) => step)).toContain('use')
+    expect(await stage.ctrRemote(namespace, ...timing)).toMatch(/\nall +use +\d/)
+    const globals = ['--store', 'containerd', '-a', stage.containerd.address, '-n', namespace]
+    const unknown = await stage.user.run(...globals, 'lazy', 'status', '--timing', 'example.com/other:1')
+    expect(unknown.exitCode).toBe(3)
+    expect(unknown.stderr).toContain('Cannot find a start of example.com/other:1')
   })
 
   it('fetches the one layer that cannot be lazy, says why, and mounts those above it', async () => {

@@ -1,8 +1,9 @@
 // The snapshotter is killed while containers read: they wait, and get every byte right.
 
-import {setTimeout as pause} from 'node:timers/promises'
+import {setImmediate as turn} from 'node:timers/promises'
 import {afterAll, beforeAll, expect, it} from 'vitest'
 import {describeTree, type TreeDescription} from '../conformance-mount/describe-tree.ts'
+import {PATIENTLY} from '../support/patience.ts'
 import {createRandom} from '../support/random.ts'
 import {mountsBelow} from '../support/snapshotter.ts'
 import {LARGE_SIZE, SMALL_GROUPS} from './lazy-image.ts'
@@ -11,8 +12,8 @@ import {below, describeBackends, openStage, type Stage, treeAt} from './lazy-sta
 /** How often it is killed; more by hand: `KILLS=100 vitest run test/integration/lazy-restarts.test.ts`. */
 const killsOf = (backend: string) => Number(process.env.KILLS ?? (backend === 'erofs' ? 20 : 10))
 
-/** The longest wait before a kill, milliseconds: reading one directory takes about as long. */
-const MAX_WAIT_MS = 150
+/** A kill comes after so many requests to the registry at most, or when the reader is done: it makes about as many. */
+const MAX_REQUESTS = 4
 
 let count = 0
 const newNamespace = () => `lazy-restarts-${process.pid}-${++count}`
@@ -39,7 +40,7 @@ describeBackends('a snapshotter that is killed', backend => {
     const pulling = stage.ctrRemote(namespace, 'image', 'rpull', '--json', stage.lazy)
     pulling.catch(() => {})
     const mounted = () => snapshotter.log().filter(line => line['remote-snapshot-prepared'] === 'true')
-    await expect.poll(mounted, {timeout: 30_000}).toHaveLength(lazyManifest.layers.length - 1)
+    await expect.poll(mounted, PATIENTLY).toHaveLength(lazyManifest.layers.length - 1)
     await snapshotter.stop('SIGKILL')
     registry.heal()
     await snapshotter.start()
@@ -48,7 +49,7 @@ describeBackends('a snapshotter that is killed', backend => {
   })
 
   const title = `gives readers what they read, killed ${kills} times meanwhile, and heaps up no mounts`
-  it(title, {timeout: 30_000 + kills * 10_000}, async () => {
+  it(title, {timeout: 120_000 + kills * 10_000}, async () => {
     const random = createRandom(1)
     await stage.ctrRemote(namespace, 'image', 'rpull', stage.lazy)
     // Slow enough that a kill meets reads that wait for the registry.
@@ -67,10 +68,16 @@ describeBackends('a snapshotter that is killed', backend => {
     for (let kill = 0; kill < kills; kill++) {
       const directory = `small/${kill % SMALL_GROUPS}`
       const reading = describeTree(`${mounted.path}/${directory}`)
-      reading.catch(() => {})
-      await pause(random(MAX_WAIT_MS))
+      let isRead = false
+      reading.then(
+        () => {
+          isRead = true
+        },
+        () => {},
+      )
+      const enough = stage.registry.requests.length + random(MAX_REQUESTS)
+      while (!isRead && stage.registry.requests.length < enough) await turn()
       await stage.snapshotter.stop('SIGKILL')
-      await pause(random(MAX_WAIT_MS))
       await stage.snapshotter.start()
       expect(await reading, `kill ${kill}`).toEqual(below(expected, directory))
     }

@@ -4,9 +4,9 @@
 import {mkdir, mkdtemp} from 'node:fs/promises'
 import {join} from 'node:path'
 import {describe, expect} from 'vitest'
-import {mountImage, unmountImage} from '../../src/cli/image-mount.ts'
 import {openContainerdStore} from '../../src/lib/containerd/store.ts'
 import {openLocalStore} from '../../src/lib/layout/local-store.ts'
+import {mountImage, unmountImage} from '../../src/lib/mount-image/mount-image.ts'
 import type {Descriptor} from '../../src/lib/oci/descriptor.ts'
 import type {ImageConfig, ImageManifest} from '../../src/lib/oci/manifest.ts'
 import {OCI_MANIFEST} from '../../src/lib/oci/media-type.ts'
@@ -35,6 +35,12 @@ export interface StageOptions {
   readonly programs?: string | undefined
   /** Further lines of containerd's configuration. */
   readonly containerdConfig?: string
+  /** The snapshotter's directory; by default a fresh one. */
+  readonly directory?: string
+  /** Of the snapshotter and of `ctr-remote`. */
+  readonly env?: Readonly<Record<string, string>>
+  /** A command that becomes the snapshotter. */
+  readonly under?: readonly string[]
 }
 
 export interface Stage extends AsyncDisposable {
@@ -77,13 +83,15 @@ export const PLAIN_LAYER = 1
 /** Sets everything up; needs root. Whoever opens a stage disposes it. */
 export async function openStage(options: StageOptions): Promise<Stage> {
   await using undo = new AsyncDisposableStack()
-  const user = undo.use(await createUser())
+  const user = undo.use(await createUser(options.env))
   const registry = undo.use(await startFaultyRegistry())
   const lazyManifest = await fillRegistry(registry, user)
-  const directory = await snapshotterDirectory()
+  const directory = options.directory ?? (await snapshotterDirectory())
   const snapshotter = undo.use(
     await startSnapshotter({
       directory,
+      ...(options.under ? {under: options.under} : {}),
+      env: options.env ?? {},
       config: `mount_backend = "${options.backend}"\n${options.config ?? ''}`,
     }),
   )

@@ -158,7 +158,7 @@ for (const {release, needs, programs} of CONTAINERDS) {
       const running = user.start(...globals(namespace), 'image', 'rpull', '--snapshotter', 'overlayfs', slow)
       await expect
         .poll(() => faulty.requests.slice(before).filter(({url}) => blob.url.test(url)).length, {
-          timeout: 30_000,
+          timeout: 120_000,
         })
         .toBe(3)
       running.child.kill('SIGINT')

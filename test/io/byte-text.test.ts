@@ -1,5 +1,5 @@
 import {describe, expect, it} from 'vitest'
-import {decodeByteText, encodeByteText} from '../../src/lib/io/byte-text.ts'
+import {canonicalByteText, decodeByteText, encodeByteText} from '../../src/lib/io/byte-text.ts'
 
 const check = (bytes: readonly number[], text: string) => {
   expect(decodeByteText(Uint8Array.from(bytes))).toBe(text)
@@ -23,4 +23,11 @@ describe("bytes and text are each other's inverse", () => {
       if (back.length !== 2 || back[0] !== bytes[0] || back[1] !== bytes[1]) expect(back).toEqual(bytes)
     }
   })
+})
+
+it('texts of the same bytes are made the same', () => {
+  expect(canonicalByteText('a\udcff')).toBe('a\udcff')
+  expect(canonicalByteText('\udcc3\udca9')).toBe('é')
+  expect(canonicalByteText('\ud800')).toBe('\ufffd')
+  expect(canonicalByteText('\ude00é')).toBe('\ufffdé')
 })

@@ -9,6 +9,7 @@ import {
   openKubernetesKeychain,
 } from '../../src/lib/kubernetes/kubernetes-keychain.ts'
 import {makeCertificate} from '../support/certificate.ts'
+import {PATIENTLY} from '../support/patience.ts'
 import {temporaryDirectory} from '../support/temporary.ts'
 import {kubeconfigFor, startCluster} from './fake-cluster.ts'
 
@@ -44,8 +45,9 @@ describe('the keychain of a cluster', () => {
     const keychain = open(cluster.kubeconfig)
     await cluster.watched()
     const expectUser = (user: string | undefined) =>
-      vi.waitFor(async () =>
-        expect(await keychain.find('a.example', 'app')).toEqual(user && credential(user)),
+      vi.waitFor(
+        async () => expect(await keychain.find('a.example', 'app')).toEqual(user && credential(user)),
+        PATIENTLY,
       )
     cluster.set('default/a', {'a.example': auth('alice')})
     await expectUser('alice')
@@ -60,13 +62,13 @@ describe('the keychain of a cluster', () => {
     const keychain = open(cluster.kubeconfig)
     await cluster.watched()
     cluster.set('default/a', {'a.example': auth('alice')})
-    await vi.waitFor(async () => expect(await keychain.find('a.example', 'x')).toBeDefined())
+    await vi.waitFor(async () => expect(await keychain.find('a.example', 'x')).toBeDefined(), PATIENTLY)
     cluster.endWatches()
-    await vi.waitFor(() => expect(cluster.requests).toHaveLength(3))
+    await vi.waitFor(() => expect(cluster.requests).toHaveLength(3), PATIENTLY)
     expect(cluster.requests[2]!.query.get('resourceVersion')).toBe('101')
     await cluster.watched()
     cluster.say('{"type":"ERROR","object":{"kind":"Status","code":410}}')
-    await vi.waitFor(() => expect(cluster.requests.length).toBeGreaterThanOrEqual(4))
+    await vi.waitFor(() => expect(cluster.requests.length).toBeGreaterThanOrEqual(4), PATIENTLY)
     expect(cluster.requests[3]!.query.has('watch')).toBe(false)
     expect(await keychain.find('a.example', 'x')).toEqual(credential('alice'))
   })
@@ -82,7 +84,7 @@ describe('the keychain of a cluster', () => {
     await cluster.watched()
     cluster.fail(500, 2)
     cluster.endWatches()
-    await vi.waitFor(() => expect(cluster.requests.length).toBeGreaterThanOrEqual(8))
+    await vi.waitFor(() => expect(cluster.requests.length).toBeGreaterThanOrEqual(8), PATIENTLY)
     expect(await keychain.find('a.example', 'x')).toEqual(credential('alice'))
   })
 
@@ -92,7 +94,7 @@ describe('the keychain of a cluster', () => {
     const path = join(cluster.directory, 'later')
     const failures: string[] = []
     const keychain = open(path, failures)
-    await vi.waitFor(() => expect(failures).toEqual([`There is no kubeconfig "${path}" yet`]))
+    await vi.waitFor(() => expect(failures).toEqual([`There is no kubeconfig "${path}" yet`]), PATIENTLY)
     await rename(cluster.kubeconfig, path)
     await keychain.synced
     expect(await keychain.find('a.example', 'x')).toEqual(credential('alice'))
@@ -107,7 +109,10 @@ describe('the keychain of a cluster', () => {
     const bad = Buffer.from('{"auths": hunter2').toString('base64')
     const metadata = {namespace: 'default', name: 'bad', resourceVersion: '200'}
     cluster.say(JSON.stringify({type: 'ADDED', object: {metadata, data: {'.dockerconfigjson': bad}}}))
-    await vi.waitFor(() => expect(failures).toEqual(['Cannot use secret default/bad: it is not JSON']))
+    await vi.waitFor(
+      () => expect(failures).toEqual(['Cannot use secret default/bad: it is not JSON']),
+      PATIENTLY,
+    )
     expect(await keychain.find('a.example', 'x')).toEqual(credential('alice'))
   })
 
@@ -117,11 +122,12 @@ describe('the keychain of a cluster', () => {
     const keychain = open(cluster.kubeconfig, failures)
     await cluster.watched()
     cluster.say('this is no JSON')
-    await vi.waitFor(() =>
-      expect(failures).toEqual(['Cannot use the Kubernetes API: an answer is not the expected JSON']),
+    await vi.waitFor(
+      () => expect(failures).toEqual(['Cannot use the Kubernetes API: an answer is not the expected JSON']),
+      PATIENTLY,
     )
     cluster.set('default/a', {'a.example': auth('alice')})
-    await vi.waitFor(async () => expect(await keychain.find('a.example', 'x')).toBeDefined())
+    await vi.waitFor(async () => expect(await keychain.find('a.example', 'x')).toBeDefined(), PATIENTLY)
   })
 })
 

@@ -3,9 +3,11 @@ import {join} from 'node:path'
 import {describe, expect, it, onTestFinished} from 'vitest'
 import {CodedError} from '../../src/lib/errors/coded-error.ts'
 import {wrapChunkBitmap} from '../../src/lib/io/chunk-bitmap.ts'
+import {FailureMemory} from '../../src/lib/layer/failure-memory.ts'
+import {FetchQueue} from '../../src/lib/layer/fetch-queue.ts'
 import type {LazyLayer} from '../../src/lib/layer/lazy-layer.ts'
-import type {LayerData} from '../../src/lib/layer/ports.ts'
 import {
+  fullDisk,
   lazyLayerOf,
   openTestCache,
   openTestData,
@@ -122,7 +124,8 @@ describe('a lazy layer', () => {
   })
 
   it('shows no wrong byte: a damaged stream fails its own readers, and only while it is damaged', async () => {
-    const {layer, data, blob, lazy} = await fresh()
+    let now = 0
+    const {layer, data, blob, lazy} = await fresh({failures: new FailureMemory(() => now)})
     await using _ = data
     const {map} = layer
     const broken = map.streams[3]!
@@ -135,7 +138,22 @@ describe('a lazy layer', () => {
     }
     expect(lazy.counters()).toMatchObject({lastError: expect.stringContaining('the layer')})
     blob.behave = bytes => bytes
+    now = 60_000
     expect(Buffer.compare(await readAll(lazy), layer.device)).toBe(0)
+  })
+
+  it('asks seldom for a stream that stays damaged, however often it is read', async () => {
+    let now = 0
+    const {layer, data, blob, lazy} = await fresh({failures: new FailureMemory(() => now)})
+    await using _ = data
+    blob.behave = damageAt(layer.map.streamOffsets[0]! + 20)
+    const asked: number[] = []
+    for (; now < 8_000; now += 500) {
+      await expect(lazy.read(0, 1, {signal: NEVER})).rejects.toMatchObject({code: 'corrupt'})
+      asked.push(blob.reads.length)
+    }
+    // Twice each time, because it may have been damaged on the way: at once, and after 1, 3 and 7 seconds.
+    expect(asked.map(count => count - asked[0]!)).toEqual([0, 0, 2, 2, 2, 2, 4, 4, 4, 4, 4, 4, 4, 4, 6, 6])
   })
 
   it('waits for a registry that comes back before the reader gives up', async () => {
@@ -179,7 +197,9 @@ describe('a lazy layer', () => {
     await expect(first).rejects.toMatchObject({name: 'AbortError'})
     gate.resolve()
     expect(Buffer.compare(await second, layer.device.subarray(0, 100))).toBe(0)
-    expect(blob.reads).toHaveLength(1)
+    // Nothing is asked for twice.
+    const offsets = blob.reads.map(({offset}) => offset)
+    expect(offsets).toEqual([...new Set(offsets)])
   })
 
   it('serves what it cannot keep, and says so once', async () => {
@@ -188,13 +208,7 @@ describe('a lazy layer', () => {
     await using _ = data
     const device = await open('/dev/full', 'w')
     onTestFinished(() => device.close())
-    const full: LayerData = {
-      ...data,
-      fd: device.fd,
-      write: async () => {
-        throw new CodedError('unavailable', 'No space left on device')
-      },
-    }
+    const full = fullDisk(data, device)
     const blob = watchedBlob(layer.bytes)
     const lazy = lazyLayerOf(layer, full, blob, {onUncached: error => said.push(error)})
     expect(Buffer.compare(await readAll(lazy), layer.device)).toBe(0)
@@ -216,6 +230,38 @@ describe('a lazy layer', () => {
     expect(blob.reads).toHaveLength(needed)
   })
 
+  it('prefetches what a plan names, in its order, and nothing else', async () => {
+    const {layer, data, blob, lazy} = await fresh()
+    await using _ = data
+    const {streamOffsets: starts, streamEnds: ends} = layer.map
+    // One at a time, so that the order shows.
+    const slow = lazyLayerOf(layer, data, blob, {
+      queue: new FetchQueue({prefetches: 1, backgrounds: 1, memory: 1 << 28}),
+    })
+    const plan = [
+      {offset: starts[20]!, end: ends[22]!, atMs: 0},
+      {offset: starts[3]!, end: ends[3]!, atMs: 5},
+      {offset: starts[23]!, end: ends[23]!, atMs: 900},
+    ]
+    await slow.prefetchPlanned(plan, {signal: NEVER})
+    expect(blob.reads).toEqual(plan.map(({offset, end}) => ({offset, length: end - offset})))
+    expect(data.chunks.count()).toBe(5)
+    await lazy.prefetchPlanned(plan, {signal: NEVER})
+    expect(blob.reads).toHaveLength(3)
+  })
+
+  it('takes a plan that is not its own for what it is worth', async () => {
+    const {layer, data, blob, lazy} = await fresh()
+    await using _ = data
+    const {streamOffsets: starts, streamEnds: ends} = layer.map
+    // Within a stream, beyond the layer, and all of it.
+    await lazy.prefetchPlanned([{offset: starts[2]! + 1, end: ends[2]!, atMs: 0}], {signal: NEVER})
+    await lazy.prefetchPlanned([{offset: 2 ** 50, end: 2 ** 51, atMs: 0}], {signal: NEVER})
+    expect(blob.reads).toEqual([])
+    await lazy.prefetchPlanned([{offset: 0, end: 2 ** 52, atMs: 0}], {signal: NEVER})
+    expect(lazy.isComplete()).toBe(true)
+  })
+
   it('fills what is missing, tells when all is there, and passes over what is damaged', async () => {
     let completed = 0
     const {layer, data, blob, lazy} = await fresh({onComplete: () => completed++})
@@ -229,6 +275,55 @@ describe('a lazy layer', () => {
     await lazy.fill({signal: NEVER})
     expect(completed).toBe(1)
     expect(lazy.counters()).toMatchObject({keptBytes: lazy.counters().totalBytes})
+  })
+
+  it('fetches large ranges together for a reader who reads on, and few for one who jumps about', async () => {
+    const size = 8 << 20
+    const files = new Map([['large', noise(size, 5)]])
+    const layer = await prepareLayer(tarOf(files), files, {chunkSize: 64 << 10})
+    const requestsFor = async (offsets: readonly number[]) => {
+      const cache = await openTestCache(join(await temporaryDirectory(), 'cache'))
+      await using data = await openTestData(cache, 'a1', layer)
+      const blob = watchedBlob(layer.bytes)
+      const lazy = lazyLayerOf(layer, data, blob)
+      let running = 0
+      let most = 0
+      blob.behave = async bytes => {
+        most = Math.max(most, ++running)
+        await new Promise(setImmediate)
+        running--
+        return bytes
+      }
+      for (const offset of offsets) {
+        const bytes = await lazy.read(offset, 4096, {signal: NEVER})
+        expect(Buffer.compare(bytes, layer.device.subarray(offset, offset + 4096))).toBe(0)
+      }
+      await lazy.close()
+      const bytes = blob.reads.reduce((sum, {length}) => sum + length, 0)
+      return {count: blob.reads.length, most, bytes}
+    }
+    const onwards = await requestsFor(Array.from({length: size / 4096}, (_, block) => block * 4096))
+    expect(onwards.most).toBeGreaterThan(2)
+    expect(onwards.count).toBeLessThan(20)
+    const jumps = await requestsFor([7, 1, 5, 3].map(at => at << 20))
+    // Around the first, before anything is known of the link, more is fetched.
+    expect(jumps.count).toBeLessThan(12)
+    expect(jumps.bytes).toBeLessThan(4 * (200 << 10))
+  })
+
+  it('asks a server that is far first for what a reader waits for, and then for what is around it', async () => {
+    const files = new Map([['large', noise(2 << 20, 5)]])
+    const layer = await prepareLayer(tarOf(files), files, {chunkSize: 16 << 10})
+    const cache = await openTestCache(join(await temporaryDirectory(), 'cache'))
+    await using data = await openTestData(cache, 'a1', layer)
+    const blob = watchedBlob(layer.bytes)
+    const lazy = lazyLayerOf(layer, data, blob)
+    await lazy.read(1 << 20, 4096, {signal: NEVER})
+    const [awaited, ...others] = blob.reads
+    expect(awaited!.length).toBeLessThanOrEqual(64 << 10)
+    expect(others.some(({offset}) => offset === awaited!.offset + awaited!.length)).toBe(true)
+    expect(others.some(({offset, length}) => offset + length === awaited!.offset)).toBe(true)
+    await lazy.close()
   })
 
   it('needs no registry for what an earlier process has fetched', async () => {
@@ -259,33 +354,48 @@ describe('a lazy layer', () => {
   })
 
   it('is right in every layout, for random reads against a registry that fails at random', async () => {
+    let refused = 0
+    let served = 0
     for (const options of [{}, {chunkSize: 1000}, {minChunkSize: 20_000}, {chunkSize: 7, minChunkSize: 50}]) {
       const files = new Map([...FILES].map(([name, bytes]) => [name, bytes.subarray(0, 20_000)]))
       const layer = await prepareLayer(tarOf(files), files, options)
       const cache = await openTestCache(join(await temporaryDirectory(), 'cache'))
-      await using data = await openTestData(cache, 'a1', layer)
       const blob = watchedBlob(layer.bytes)
       const random = noise(4000, Object.keys(options).length + 9)
       let at = 0
+      let damaged = 0
+      const before = refused
       blob.behave = bytes => {
         const what = random[at++ % random.length]! % 8
-        if (what === 0) throw new CodedError('unavailable', 'Cannot reach the registry')
+        if (what === 0) refused++
+        if (what === 0) throw new CodedError('permission-denied', 'Not today')
+        if (what === 1) damaged++
         if (what === 1) bytes[bytes.length >> 1]! ^= 0xff
         return bytes
       }
+      const failed: Record<string, number> = {}
       for (let round = 0; round < 60; round++) {
-        // A new one each time, because one that has waited in vain does not wait again so soon.
+        // A new one each time, because a layer as small as this is here after one request.
+        await using data = await openTestData(cache, `a${round}`, layer)
         const lazy = lazyLayerOf(layer, data, blob)
         const offset = (random[at++ % random.length]! * 997) % lazy.size
         const length = Math.min(lazy.size - offset, 1 + random[at++ % random.length]! * 50)
-        const read = lazy.read(offset, length, {signal: AbortSignal.timeout(20)})
-        const bytes = await read.catch(error => error)
-        if (bytes instanceof Error) continue
-        expect(Buffer.compare(bytes, layer.device.subarray(offset, offset + length))).toBe(0)
+        try {
+          const bytes = await lazy.read(offset, length, {signal: NEVER})
+          expect(Buffer.compare(bytes, layer.device.subarray(offset, offset + length))).toBe(0)
+          served++
+        } catch (error) {
+          if (!(error instanceof CodedError)) throw error
+          failed[error.code] = (failed[error.code] ?? 0) + 1
+        }
       }
-      blob.behave = bytes => bytes
-      expect(Buffer.compare(await readAll(lazyLayerOf(layer, data, blob)), layer.device)).toBe(0)
+      // As many as were refused, and no other: one that is damaged is asked for once more, and then right or refused.
+      expect(Object.keys(failed).filter(code => !['permission-denied', 'corrupt'].includes(code))).toEqual([])
+      expect(failed['permission-denied'] ?? 0).toBeLessThanOrEqual(refused - before)
+      expect(failed.corrupt ?? 0).toBeLessThanOrEqual(damaged / 2)
     }
+    expect(refused).toBeGreaterThan(10)
+    expect(served).toBeGreaterThan(100)
   })
 
   it('fetches nothing ahead that it cannot keep', async () => {
@@ -293,13 +403,7 @@ describe('a lazy layer', () => {
     await using _ = data
     const device = await open('/dev/full', 'w')
     onTestFinished(() => device.close())
-    const full: LayerData = {
-      ...data,
-      fd: device.fd,
-      write: async () => {
-        throw new CodedError('unavailable', 'No space left on device')
-      },
-    }
+    const full = fullDisk(data, device)
     const blob = watchedBlob(layer.bytes)
     const lazy = lazyLayerOf(layer, full, blob)
     await expect(lazy.fill({signal: NEVER})).rejects.toMatchObject({code: 'unavailable'})

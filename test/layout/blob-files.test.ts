@@ -1,7 +1,7 @@
 import {readdir, readFile, truncate, writeFile} from 'node:fs/promises'
 import {join} from 'node:path'
 import {describe, expect, it} from 'vitest'
-import {digestOf} from '../../src/lib/io/sha256.ts'
+import {digestOf} from '../../src/lib/blob/sha256.ts'
 import {openLocalStore} from '../../src/lib/layout/local-store.ts'
 import {hexOf} from '../../src/lib/oci/digest.ts'
 import type {Store} from '../../src/lib/oci/image-store.ts'

@@ -1,7 +1,7 @@
 import {execFileSync} from 'node:child_process'
 import {chmod, readdir, readFile} from 'node:fs/promises'
 import {describe, expect, it} from 'vitest'
-import {copyImage} from '../../src/lib/convert/copy-image.ts'
+import {copyImage} from '../../src/lib/copy/copy-image.ts'
 import {openLocalStore} from '../../src/lib/layout/local-store.ts'
 import {createLayoutSource, createLayoutTarget} from '../../src/lib/layout/oci-directory.ts'
 import {describeWith} from '../support/requires.ts'

@@ -19,7 +19,7 @@ import {
   readFile,
   verifyLayer,
 } from '../../src/index.ts'
-import {digestOf} from '../../src/lib/io/sha256.ts'
+import {digestOf} from '../../src/lib/blob/sha256.ts'
 import {archive, directory, member} from '../support/tar.ts'
 
 const TAR = archive(directory('d/'), member({name: 'd/a'}, 'a'.repeat(5000)), member({name: 'b'}, 'bee'))
@@ -58,8 +58,8 @@ describe('a layer is built', () => {
   it.each([
     ['gzip', gzipSync(TAR)],
     ['zstd', zstdCompressSync(TAR)],
-  ] as const)('of a tar in %s, to the same bytes', async (compression, bytes) => {
-    const [plain, compressed] = await Promise.all([build(TAR), build(bytes, {compression})])
+  ] as const)('of a tar in %s, to the same bytes', async (_, bytes) => {
+    const [plain, compressed] = await Promise.all([build(TAR), build(bytes)])
     expect(compressed.bytes).toEqual(plain.bytes)
   })
   it('with its TOC outside', async () => {
@@ -95,8 +95,8 @@ describe('a failure has a code', () => {
   const failure = async (work: Promise<unknown>) => work.then(() => 'no failure', codeOf)
   it('for a tar that is cut short', async () =>
     expect(await failure(build(TAR.subarray(0, 700)))).toBe('corrupt'))
-  it('for what is no gzip', async () =>
-    expect(await failure(build(TAR, {compression: 'gzip'}))).toBe('corrupt'))
+  it('for a gzip that is cut short', async () =>
+    expect(await failure(build(gzipSync(TAR).subarray(0, 60)))).toBe('corrupt'))
   it.each([-1, 13, 2.5])('for level %d', async level =>
     expect(await failure(build(TAR, {level}))).toBe('invalid-argument'),
   )

@@ -3,9 +3,9 @@ import {tmpdir} from 'node:os'
 import {join} from 'node:path'
 import {gunzipSync, zstdDecompressSync} from 'node:zlib'
 import {afterAll, beforeAll, describe, expect, it} from 'vitest'
+import {digestOf} from '../../src/lib/blob/sha256.ts'
 import type {BulkCodec, MemberKind, PieceLists, Spool} from '../../src/lib/compression/codec.ts'
 import {CodedError, codeOf} from '../../src/lib/errors/coded-error.ts'
-import {digestOf} from '../../src/lib/io/sha256.ts'
 import {findAddon} from '../../src/lib/native/addon.ts'
 import {createBulkCodec, createNativeCodec} from '../../src/lib/native/bulk-codec.ts'
 import {createNodeCodec} from '../../src/lib/native/node-codec.ts'
@@ -44,6 +44,48 @@ function membersOf(result: {bytes: Uint8Array; sizes: Uint32Array}): Uint8Array[
   let at = 0
   return Array.from(result.sizes, size => result.bytes.subarray(at, (at += size)))
 }
+
+describe('a member of more than 64 MiB', () => {
+  // Numbers, so that it compresses, and no two stretches are the same.
+  const large = Buffer.from(Uint32Array.from({length: 17 << 20}, (_, index) => index).buffer)
+  const whole = {
+    ...listsOf([
+      [-1, 7],
+      [0, large.length],
+    ]),
+    literals,
+  }
+  const codec = createNativeCodec(findAddon()!)
+
+  it.each(['gzip', 'zstd'] as const)(
+    'is one member of %s, the same from a file and from memory',
+    async kind => {
+      const file = join(directory, `large-${kind}`)
+      writeFileSync(file, large)
+      const storage = openSync(file, 'r')
+      const [fromFile, fromMemory] = await Promise.all(
+        [storage, large].map(each =>
+          codec.compressMembers(kind, 3, {size: large.length, storage: each}, whole),
+        ),
+      ).finally(() => closeSync(storage))
+      expect(fromFile!.bytes.length).toBeLessThan(large.length)
+      expect(Buffer.compare(fromFile!.bytes, fromMemory!.bytes)).toBe(0)
+      expect([...fromFile!.sizes]).toEqual([fromFile!.bytes.length])
+      const size = 7 + large.length
+      const inflated = await codec.inflateMember(kind, fromFile!.bytes, size)
+      expect(Buffer.compare(inflated, Buffer.concat([literals, large]))).toBe(0)
+      if (kind === 'gzip') {
+        expect([...fromFile!.bytes.subarray(0, 10)]).toEqual([0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff])
+      }
+    },
+  )
+
+  it('that lies outside of its spool is refused', async () => {
+    const lists = listsOf([[1, large.length]])
+    const spool = {size: large.length, storage: large}
+    await expect(codec.compressMembers('gzip', 3, spool, lists)).rejects.toThrow(/outside of its source/)
+  })
+})
 
 it('the native codec is built here', () => {
   expect(createBulkCodec().name).toBe('native')

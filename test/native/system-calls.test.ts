@@ -23,6 +23,7 @@ import {
   sendDatagram,
   setTimes,
   setXattr,
+  trimMemory,
   UMOUNT_NOFOLLOW,
   unmount,
 } from '../../src/lib/native/system-calls.ts'
@@ -218,5 +219,22 @@ describe('an open file', () => {
 
   it('that is closed is an error', () => {
     expect(refusal(() => dropCache(1_000_000))).toBe('internal: Cannot drop the cache of a file: EBADF')
+  })
+})
+
+describe('giving memory back', () => {
+  /** Resident bytes of the program's code. */
+  const residentCode = () => {
+    const mappings = readFileSync('/proc/self/smaps', 'latin1').split(/\n(?=[0-9a-f]+-[0-9a-f]+ )/)
+    const ours = mappings.filter(text => text.includes(' r-xp ') && text.includes(process.execPath))
+    return ours.reduce((sum, text) => sum + Number(/^Rss:\s+(\d+) kB/m.exec(text)?.[1] ?? 0), 0) * 1024
+  }
+
+  it('unmaps what can be read again from programs, which go on', () => {
+    expect(residentCode()).toBeGreaterThan(10 << 20)
+    trimMemory()
+    expect(residentCode()).toBeLessThan(10 << 20)
+    expect(execFileSync('echo', ['on']).toString()).toBe('on\n')
+    expect(JSON.parse(JSON.stringify({a: [1, 'x']}))).toEqual({a: [1, 'x']})
   })
 })

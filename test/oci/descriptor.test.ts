@@ -1,6 +1,6 @@
 import {describe, expect, test} from 'vitest'
-import {digestOf} from '../../src/lib/io/sha256.ts'
-import {parseDescriptor, withAnnotations} from '../../src/lib/oci/descriptor.ts'
+import {digestOf} from '../../src/lib/blob/sha256.ts'
+import {parseDescriptor, withAnnotations, withContent} from '../../src/lib/oci/descriptor.ts'
 
 const VALID = {mediaType: 'text/plain', digest: digestOf('x'), size: 1}
 
@@ -16,7 +16,32 @@ test('a descriptor is accepted with fields that nobody knows', () => {
 })
 
 test('null stands for absent, as in what Go writes', () => {
-  expect(parseDescriptor({...VALID, annotations: null, urls: null, platform: null}, 'it')).toEqual(VALID)
+  expect(
+    parseDescriptor({...VALID, annotations: null, urls: null, platform: null, data: null}, 'it'),
+  ).toEqual(VALID)
+})
+
+test('a digest of another algorithm is unsupported by its name', () => {
+  expect(() => parseDescriptor({...VALID, digest: `sha512:${'0'.repeat(128)}`}, 'layer 3')).toThrow(
+    expect.objectContaining({
+      code: 'unsupported',
+      message: expect.stringMatching(/^Cannot use layer 3: its digest "sha512:0+" is not SHA-256/),
+    }),
+  )
+})
+
+describe('new content in the place of another', () => {
+  const PLACED = {...VALID, annotations: {a: 'b'}, platform: {os: 'linux', architecture: 'arm64'}}
+  const content = {mediaType: 'text/html', digest: digestOf('new'), size: 3}
+  test('keeps what is said of the place, and neither the old bytes nor where they are', () =>
+    expect(withContent({...PLACED, urls: ['https://x'], data: 'eA=='}, content)).toEqual({
+      ...PLACED,
+      ...content,
+    }))
+  test('keeps both where the bytes are the same', () => {
+    const same = {...PLACED, urls: ['https://x'], data: 'eA=='}
+    expect(withContent(same, {...same, mediaType: 'text/html'})).toEqual({...same, mediaType: 'text/html'})
+  })
 })
 
 test('the largest exact size is accepted', () => {
@@ -32,7 +57,6 @@ test.each([
   ['a huge mediaType', {...VALID, mediaType: 'x'.repeat(256)}],
   ['no digest', {...VALID, digest: undefined}],
   ['a digest that is a path', {...VALID, digest: '../../etc/passwd'}],
-  ['a digest of another algorithm', {...VALID, digest: `sha512:${'0'.repeat(128)}`}],
   ['no size', {...VALID, size: undefined}],
   ['a negative size', {...VALID, size: -1}],
   ['a fraction as size', {...VALID, size: 1.5}],
@@ -42,6 +66,7 @@ test.each([
   ['annotations that are a list', {...VALID, annotations: ['a']}],
   ['a platform without architecture', {...VALID, platform: {os: 'linux'}}],
   ['urls that are no strings', {...VALID, urls: [1]}],
+  ['data that are no text', {...VALID, data: [1]}],
 ])('%s is corrupt, and named', (_, value) => {
   expect(() => parseDescriptor(value, 'layer 3')).toThrow(
     expect.objectContaining({code: 'corrupt', message: expect.stringContaining('layer 3')}),

@@ -1,5 +1,5 @@
 import {expect, test} from 'vitest'
-import {digestOf} from '../../src/lib/io/sha256.ts'
+import {digestOf} from '../../src/lib/blob/sha256.ts'
 import {digestFromHash, hexOf, isDigest, parseDigest} from '../../src/lib/oci/digest.ts'
 
 const HEX = 'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855'

@@ -1,5 +1,5 @@
 import {describe, expect, test} from 'vitest'
-import {digestOf} from '../../src/lib/io/sha256.ts'
+import {digestOf} from '../../src/lib/blob/sha256.ts'
 import {
   encodeJson,
   MAX_INDEX_ENTRIES,
@@ -40,6 +40,10 @@ describe('documents', () => {
     expect(parse(manifest, OCI_MANIFEST)).toEqual({kind: 'manifest', manifest})
   })
   test('an index is an index', () => expect(parse(INDEX, OCI_INDEX)).toEqual({kind: 'index', index: INDEX}))
+  test("Go's null is a list of nothing", () => {
+    expect(parse({...MANIFEST, layers: null}, OCI_MANIFEST)).toMatchObject({manifest: {layers: []}})
+    expect(parse({...INDEX, manifests: null}, OCI_INDEX)).toMatchObject({index: {manifests: []}})
+  })
   test('a media type is filled in from the descriptor', () =>
     expect(parse(without(MANIFEST, 'mediaType'), DOCKER_MANIFEST)).toMatchObject({
       manifest: {mediaType: DOCKER_MANIFEST},
@@ -113,11 +117,20 @@ describe('configs', () => {
     }
     expect(parseConfig(config)).toEqual(config)
   })
+  test.each([
+    ['null diff_ids', {...CONFIG, rootfs: {type: 'layers', diff_ids: null}}],
+    ['no diff_ids', {...CONFIG, rootfs: {type: 'layers'}}],
+    ['a null rootfs', {...CONFIG, rootfs: null}],
+    ['no rootfs', without(CONFIG, 'rootfs')],
+  ])('%s, as Go writes for an image without layers, is none', (_, value) =>
+    expect(parseConfig(value)).toEqual({...CONFIG, rootfs: {type: 'layers', diff_ids: []}}),
+  )
   test('its platform is normalised', () =>
     expect(platformOfConfig(parseConfig(CONFIG))).toEqual({os: 'linux', architecture: 'arm64'}))
 
   test.each([
-    ['no rootfs', without(CONFIG, 'rootfs')],
+    ['a rootfs that is text', {...CONFIG, rootfs: 'layers'}],
+    ['diff_ids that are no list', {...CONFIG, rootfs: {diff_ids: {}}}],
     ['diff_ids that are no digests', {...CONFIG, rootfs: {diff_ids: ['x']}}],
     ['no architecture', without(CONFIG, 'architecture')],
     ['no os', without(CONFIG, 'os')],

@@ -7,6 +7,7 @@ import {join} from 'node:path'
 import {promisify} from 'node:util'
 import {gunzipSync} from 'node:zlib'
 import {afterAll, beforeAll, expect, it} from 'vitest'
+import type {VerificationReport} from '../../src/cli/verification-report.ts'
 import {openLocalStore} from '../../src/lib/layout/local-store.ts'
 import {TOC_DIGEST} from '../../src/lib/oci/annotations.ts'
 import type {Descriptor} from '../../src/lib/oci/descriptor.ts'
@@ -124,7 +125,12 @@ describeWith(['root', 'runc', 'containerd', 'ctr', REFERENCE], 'the reference an
       expect(read.trim()).toBe(annotations?.[TOC_DIGEST])
     }
     await theyMake(`again-${tag}`, ['convert', '--estargz', '--oci'], `ours-${tag}`)
-    await ours('image', 'verify', `docker://${app}:again-${tag}`)
+    const {stdout} = await user.run('image', 'verify', '--json', `docker://${app}:again-${tag}`)
+    const report = JSON.parse(stdout) as VerificationReport
+    const findings = report.manifests.flatMap(({layers}) => layers.flatMap(layer => layer.findings))
+    // They keep the media type of what they convert, so that gzip is called zstd.
+    const kinds = findings.map(({kind}) => kind)
+    expect(kinds).toEqual(tag === 'zstd' ? ['media-type', 'media-type'] : [])
   })
 
   it('see a workload read the same files', async () => {

@@ -2,14 +2,15 @@ import {execFileSync, spawn} from 'node:child_process'
 import {once} from 'node:events'
 import {mkdirSync, readdirSync, readFileSync, writeFileSync} from 'node:fs'
 import {mkdir, readdir, writeFile} from 'node:fs/promises'
-import {basename, join, resolve} from 'node:path'
+import {basename, join, relative, resolve} from 'node:path'
 import {PassThrough, Writable} from 'node:stream'
 import {describe, expect, it, onTestFinished} from 'vitest'
-import {profilingAdapters} from '../../src/cli/profiling-adapters.ts'
-import {digestOf} from '../../src/lib/io/sha256.ts'
+import {digestOf} from '../../src/lib/blob/sha256.ts'
+import {canMountErofs} from '../../src/lib/mount/mount-erofs.ts'
 import {unmountBelow} from '../../src/lib/mount/mounts.ts'
 import {type Profile, type ProfileOptions, profileImage} from '../../src/lib/profile/profile-image.ts'
 import {parseMount, type WorkloadOptions} from '../../src/lib/runc/workload.ts'
+import {startAccessTracer} from '../../src/lib/tracer/access-tracer.ts'
 import {
   accessorProgram,
   busyboxLayer,
@@ -67,17 +68,16 @@ async function profile(
   const stdout = new Collector()
   const stderr = new Collector()
   const ids: string[] = []
-  const {adapters = profilingAdapters} = options
+  const {startTracer = startAccessTracer} = options
   try {
     const result = await profileImage(image, {
       periodSeconds: 30,
       ...options,
-      adapters: {
-        ...adapters,
-        hostsFile: (id, additions) => {
-          ids.push(id)
-          return adapters.hostsFile(id, additions)
-        },
+      startTracer: (directory, tracing) => {
+        // The root file system is in the sandbox's directory, which is named for who owns it and for the sandbox.
+        const [owned] = relative(sandboxRoot, directory).split('/')
+        ids.push(owned!.slice(owned!.indexOf('ctr-remote-')))
+        return startTracer(directory, tracing)
       },
       sandboxRoot,
       workload: {stdout, stderr, ...workload},
@@ -95,6 +95,41 @@ const sh = (script: string, more: WorkloadOptions = {}): WorkloadOptions => ({
 
 describeWith(['root', 'runc', 'busybox', 'cc'], 'profiling a workload', () => {
   const busybox = busyboxLayer()
+
+  it('finds which parts of files a workload reads, and when', async () => {
+    const large = new Uint8Array(8 << 20).fill(1)
+    const image = await runnableImage([
+      busybox,
+      archive(
+        directory('data/'),
+        member({name: 'data/large'}, large),
+        member({name: 'data/opened'}, 'x'),
+        member({name: 'data/small'}, 'small'),
+      ),
+    ])
+    const script = 'cat data/small; dd if=data/large bs=64k skip=32 count=2 of=/dev/null; : < data/opened'
+    const {reads, warnings, record} = await profile(image, sh(script))
+    const inPlace = await canMountErofs(await temporaryDirectory())
+    if (!inPlace) {
+      expect(reads).toBeUndefined()
+      expect(warnings).toContainEqual(expect.stringContaining('whole files come first'))
+      return
+    }
+    expect(warnings).toEqual([])
+    expect(record.map(({path}) => path)).toEqual(expect.arrayContaining(['data/large', 'data/opened']))
+    const [, data] = reads!
+    expect([...data!.keys()].sort()).toEqual(['data/large', 'data/small'])
+    expect(data!.get('data/small')).toEqual([{offset: 0, end: 5, atMs: expect.any(Number)}])
+    const [part, ...others] = data!.get('data/large')!
+    expect(others).toEqual([])
+    expect(part!.offset).toBe(2 << 20)
+    // What the kernel reads ahead comes with it, which is little.
+    expect(part!.end).toBeGreaterThanOrEqual((2 << 20) + (128 << 10))
+    expect(part!.end).toBeLessThan((2 << 20) + (1 << 20))
+    expect(part!.atMs).toBeGreaterThanOrEqual(data!.get('data/small')![0]!.atMs)
+    // What makes the container is read first, and the shell is not read whole.
+    expect(reads![0]!.get('bin/busybox')!.length).toBeGreaterThan(0)
+  })
 
   it('finds the files that a workload opens, in order, and the layers that they are in', async () => {
     const image = await runnableImage(
@@ -352,18 +387,15 @@ describeWith(['root', 'runc', 'busybox', 'cc'], 'profiling a workload', () => {
       busyboxLayer(directory('etc/'), member({name: 'etc/ld.so.conf'}, 'x')),
     ])
     const hook = {path: '/bin/sh', args: ['sh', '-c', `cat ${sandboxRoot}/*/files/rootfs/etc/ld.so.conf`]}
-    const adapters: ProfileOptions['adapters'] = {
-      ...profilingAdapters,
-      resolveGpus: async selection => ({
-        env: [`GPUS=${selection}`],
-        mounts: [],
-        devices: [{path: '/dev/gpu0', type: 'c', major: 1, minor: 3}],
-        hooks: [{stage: 'createRuntime', hook}],
-        additionalGids: [],
-      }),
-    }
+    const resolveGpus: ProfileOptions['resolveGpus'] = async selection => ({
+      env: [`GPUS=${selection}`],
+      mounts: [],
+      devices: [{path: '/dev/gpu0', type: 'c', major: 1, minor: 3}],
+      hooks: [{stage: 'createRuntime', hook}],
+      additionalGids: [],
+    })
     const workload = sh('echo $GPUS; cat /dev/gpu0 && stat -c %F,%t,%T /dev/gpu0', {gpus: ['0']})
-    const {layers, stdout} = await profile(image, workload, {adapters, sandboxRoot})
+    const {layers, stdout} = await profile(image, workload, {resolveGpus, sandboxRoot})
     expect(stdout).toBe('0\ncharacter special file,1,3\n')
     expect(layers).toEqual([['etc/ld.so.conf', 'bin/busybox']])
   })
@@ -394,14 +426,11 @@ describeWith(['root', 'runc', 'busybox', 'cc'], 'profiling a workload', () => {
 
   it('leaves nothing behind when watching fails', async () => {
     const image = await runnableImage([busybox])
-    const adapters: ProfileOptions['adapters'] = {
-      ...profilingAdapters,
-      startTracer: async () => ({
-        finish: () => Promise.reject(new Error('lost')),
-        [Symbol.asyncDispose]: async () => {},
-      }),
-    }
-    await expect(profile(image, sh('true'), {adapters})).rejects.toThrow('lost')
+    const startTracer: ProfileOptions['startTracer'] = async () => ({
+      finish: () => Promise.reject(new Error('lost')),
+      [Symbol.asyncDispose]: async () => {},
+    })
+    await expect(profile(image, sh('true'), {startTracer})).rejects.toThrow('lost')
   })
 
   it('cleans up after a run that was killed', async () => {
@@ -438,7 +467,7 @@ describeWith(['root', 'runc', 'busybox', 'cc'], 'profiling a workload', () => {
     writeFileSync(join(sandboxRoot, 'x'), '')
     execFileSync('chmod', ['777', sandboxRoot])
     const image = await runnableImage([busybox])
-    const options = {adapters: profilingAdapters, workload: sh('true'), periodSeconds: 1, sandboxRoot}
+    const options = {workload: sh('true'), periodSeconds: 1, sandboxRoot}
     await expect(profileImage(image, options)).rejects.toMatchObject({code: 'permission-denied'})
   })
 

@@ -1,11 +1,9 @@
 // Profiles a workload that talks to its terminal; run under script(1), which provides one.
 
-import {profilingAdapters} from '../../src/cli/profiling-adapters.ts'
 import {profileImage} from '../../src/lib/profile/profile-image.ts'
 import {busyboxLayer, runnableImage} from '../support/busybox-image.ts'
 
 const {layers} = await profileImage(await runnableImage([busyboxLayer()]), {
-  adapters: profilingAdapters,
   workload: {
     entrypoint: ['sh', '-c', 'stty size; printf "ask>"; read answer; echo "got $answer"'],
     terminal: true,

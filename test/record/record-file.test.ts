@@ -1,5 +1,5 @@
 import {describe, expect, it} from 'vitest'
-import {digestOf} from '../../src/lib/io/sha256.ts'
+import {digestOf} from '../../src/lib/blob/sha256.ts'
 import {encodeRecord, parseRecord, recordPaths} from '../../src/lib/record/record-file.ts'
 
 const manifestDigest = digestOf('manifest')

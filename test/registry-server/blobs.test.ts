@@ -3,10 +3,11 @@ import {rm, writeFile} from 'node:fs/promises'
 import {request as httpRequest} from 'node:http'
 import {join} from 'node:path'
 import {describe, expect, it, vi} from 'vitest'
-import {digestOf} from '../../src/lib/io/sha256.ts'
+import {digestOf} from '../../src/lib/blob/sha256.ts'
 import {withLock} from '../../src/lib/layout/directory-lock.ts'
 import {layoutPaths} from '../../src/lib/layout/layout-paths.ts'
 import {hexOf} from '../../src/lib/oci/digest.ts'
+import {PATIENTLY} from '../support/patience.ts'
 import {readBlob, writeBlob} from '../support/sample-image.ts'
 import {startRegistry, type TestRegistry} from './support.ts'
 
@@ -120,7 +121,7 @@ describe('GET of a blob', () => {
     // The first chunks were sent before the last could show the damage: only a broken body tells.
     await writeFile(join(registry.store.name, 'blobs/sha256', hexOf(blob.digest)), bytes)
     await expect(registry.send('GET', `/v2/app/blobs/${blob.digest}`)).rejects.toThrow()
-    await vi.waitUntil(() => registry.log.length === 1)
+    await vi.waitUntil(() => registry.log.length === 1, PATIENTLY)
     expect(registry.log[0]).toMatchObject({status: 499, error: expect.stringContaining('digest')})
   })
 })
@@ -212,10 +213,10 @@ describe('an upload', () => {
     request.on('error', () => {})
     const closed = new Promise(resolve => request.on('close', resolve))
     request.write(BYTES.subarray(0, 8))
-    await vi.waitUntil(async () => (await registry.send('GET', location)).headers.range === '0-7')
+    await vi.waitUntil(async () => (await registry.send('GET', location)).headers.range === '0-7', PATIENTLY)
     request.destroy()
     await closed
-    await vi.waitUntil(() => registry.log.some(entry => entry.method === 'PATCH'))
+    await vi.waitUntil(() => registry.log.some(entry => entry.method === 'PATCH'), PATIENTLY)
     const rest = await registry.send('PATCH', location, {
       headers: {'content-range': '8-19'},
       body: BYTES.subarray(8),
@@ -236,6 +237,21 @@ describe('an upload', () => {
     const registry = await startRegistry()
     await registry.send('POST', `/v2/app/blobs/uploads/?digest=${DIGEST}`, {body: BYTES})
     expect(await registry.store.collectGarbage()).toBe(0)
+  })
+
+  it('in one request that its client gives up leaves nothing open, since nobody could go on with it', async () => {
+    const registry = await startRegistry()
+    const url = `${registry.url}/v2/app/blobs/uploads/?digest=${DIGEST}`
+    const giveUp = async () => {
+      const request = httpRequest(url, {method: 'POST', agent: false, headers: {'content-length': 20}})
+      request.on('error', () => undefined)
+      request.write(BYTES.subarray(0, 10))
+      await vi.waitUntil(() => request.socket && request.writableLength === 0, PATIENTLY)
+      request.destroy()
+    }
+    for (let count = 0; count < 256; count += 32) await Promise.all(Array.from({length: 32}, giveUp))
+    await vi.waitUntil(() => registry.log.length === 256, PATIENTLY)
+    expect((await registry.send('POST', '/v2/app/blobs/uploads/')).status).toBe(202)
   })
 
   it('is one of at most 256', async () => {

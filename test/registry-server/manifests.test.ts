@@ -1,5 +1,5 @@
 import {describe, expect, it} from 'vitest'
-import {digestOf} from '../../src/lib/io/sha256.ts'
+import {digestOf} from '../../src/lib/blob/sha256.ts'
 import {encodeJson} from '../../src/lib/oci/manifest.ts'
 import {OCI_INDEX, OCI_MANIFEST} from '../../src/lib/oci/media-type.ts'
 import {readBlob, writeSampleImage, writeSampleIndex} from '../support/sample-image.ts'

@@ -4,10 +4,11 @@ import {join} from 'node:path'
 import {text} from 'node:stream/consumers'
 import {promisify} from 'node:util'
 import {describe, expect, it, vi} from 'vitest'
-import {copyImage} from '../../src/lib/convert/copy-image.ts'
-import {digestOf} from '../../src/lib/io/sha256.ts'
+import {digestOf} from '../../src/lib/blob/sha256.ts'
+import {copyImage} from '../../src/lib/copy/copy-image.ts'
 import {createLayoutSource, createLayoutTarget} from '../../src/lib/layout/oci-directory.ts'
 import {serveRegistry} from '../../src/lib/registry-server/serve-registry.ts'
+import {PATIENTLY} from '../support/patience.ts'
 import {describeWith} from '../support/requires.ts'
 import {readBlob, writeBlob, writeSampleImage, writeSampleIndex} from '../support/sample-image.ts'
 import {temporaryDirectory} from '../support/temporary.ts'
@@ -43,7 +44,7 @@ describe('a registry', () => {
     const blob = await writeBlob(registry.store.content, Buffer.from('0123456789'))
     await registry.send('GET', `/v2/app/blobs/${blob.digest}?x=1`, {headers: {range: 'bytes=2-4'}})
     await registry.send('POST', `/v2/app/blobs/uploads/?digest=${digestOf('abc')}`, {body: 'abc'})
-    await vi.waitUntil(() => registry.log.length === 2)
+    await vi.waitUntil(() => registry.log.length === 2, PATIENTLY)
     expect(registry.log).toMatchObject([
       {
         method: 'GET',

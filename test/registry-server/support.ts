@@ -42,7 +42,8 @@ export async function startRegistry(options: RegistryOptions = {}): Promise<Test
   return {...registry, store, log, send: (method, path, more = {}) => send(registry.url + path, method, more)}
 }
 
-function send(url: string, method: string, {headers = {}, body}: SendOptions): Promise<Answer> {
+/** One request on a connection of its own. */
+export function send(url: string, method: string, {headers = {}, body}: SendOptions): Promise<Answer> {
   return new Promise((resolve, reject) => {
     const request = httpRequest(url, {method, headers, agent: false}, response => {
       const parts: Buffer[] = []

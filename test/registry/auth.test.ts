@@ -3,7 +3,8 @@ import {type Credential, parseUser} from '../../src/lib/registry/keychain.ts'
 import type {RegistryOptions} from '../../src/lib/registry/registry.ts'
 import type {RequestTrace} from '../../src/lib/registry/trace.ts'
 import type {FaultyRegistry, FaultyRegistryOptions} from '../support/faulty-registry.ts'
-import {openClient, readAll, sampleBytes, startRegistry} from './session.ts'
+import {PATIENTLY} from '../support/patience.ts'
+import {openClient, readAll, sampleBytes, startRegistry} from './registry-scene.ts'
 
 const PASSWORD = {kind: 'password', username: 'user', password: 'pa:ss, "word"'} as const
 const LOGIN = {username: PASSWORD.username, password: PASSWORD.password}
@@ -93,6 +94,25 @@ describe('the token server of a host', () => {
     const refuse = (server: FaultyRegistry) => server.inject({url: /^.token/}, {kind: 'status', status: 403})
     expect(await readTwo(refuse)).toBe('one token one token two token two')
   })
+})
+
+test.each([
+  ['abort', new DOMException('stop', 'AbortError')],
+  ['time limit', new DOMException('too late', 'TimeoutError')],
+  ['reason of its own', new Error('no more')],
+])("one caller's %s fails nobody who shares its token", async (_, reason) => {
+  const server = await startRegistry(BEARER)
+  const blob = await openBlob(server, {credential: PASSWORD})
+  server.inject({url: /^\/token/}, {kind: 'stall', afterBytes: 0})
+  const abort = new AbortController()
+  const first = blob.read(0, 10, {signal: abort.signal})
+  await vi.waitUntil(() => server.requests.some(({url}) => url.startsWith('/token')), PATIENTLY)
+  const second = blob.read(10, 10)
+  // It has nothing to wait for but the token.
+  await new Promise(done => setImmediate(done))
+  abort.abort(reason)
+  await expect(first).rejects.toBe(reason)
+  expect(await second).toHaveLength(10)
 })
 
 test('a token is used as long as it lives, and renewed when it is refused', async () => {

@@ -1,9 +1,9 @@
 import {createServer, type ServerResponse} from 'node:http'
 import type {AddressInfo} from 'node:net'
 import {describe, expect, onTestFinished, test} from 'vitest'
-import {digestOf} from '../../src/lib/io/sha256.ts'
+import {digestOf} from '../../src/lib/blob/sha256.ts'
 import type {Fault, FaultyRegistry} from '../support/faulty-registry.ts'
-import {openClient, readAll, sampleBytes, startRegistry} from './session.ts'
+import {openClient, readAll, sampleBytes, startRegistry} from './registry-scene.ts'
 
 const BYTES = sampleBytes(300_000)
 const BLOBS = {method: 'GET', url: /\/blobs\/sha256/}

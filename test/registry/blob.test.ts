@@ -1,8 +1,8 @@
 import {expect, test} from 'vitest'
-import {digestOf} from '../../src/lib/io/sha256.ts'
+import {digestOf} from '../../src/lib/blob/sha256.ts'
 import type {RegistryOptions} from '../../src/lib/registry/registry.ts'
 import type {Fault} from '../support/faulty-registry.ts'
-import {openClient, readAll, sampleBytes, startRegistry} from './session.ts'
+import {openClient, readAll, sampleBytes, startRegistry} from './registry-scene.ts'
 
 const BYTES = sampleBytes(300_000)
 const SIZE = BYTES.length

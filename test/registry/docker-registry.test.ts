@@ -1,13 +1,13 @@
 import {execFileSync} from 'node:child_process'
 import {expect, onTestFinished, test} from 'vitest'
-import {copyImage} from '../../src/lib/convert/copy-image.ts'
-import {digestOf} from '../../src/lib/io/sha256.ts'
+import {digestOf} from '../../src/lib/blob/sha256.ts'
+import {copyImage} from '../../src/lib/copy/copy-image.ts'
 import {createRegistryImageSource, createRegistryImageTarget} from '../../src/lib/registry/image.ts'
 import type {RegistryOptions} from '../../src/lib/registry/registry.ts'
 import {type DockerRegistry, startDockerRegistry} from '../support/docker-registry.ts'
 import {describeWith} from '../support/requires.ts'
 import {writeSampleImage} from '../support/sample-image.ts'
-import {openClient, readAll, sampleBytes} from './session.ts'
+import {openClient, readAll, sampleBytes} from './registry-scene.ts'
 
 const ALL = {platforms: 'all', index: 'sparse'} as const
 

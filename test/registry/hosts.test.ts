@@ -5,9 +5,9 @@ import {parseReference} from '../../src/lib/oci/reference.ts'
 import {endpointFor, endpointUrl} from '../../src/lib/registry/endpoint.ts'
 import {findHosts, type HostOptions} from '../../src/lib/registry/hosts.ts'
 import {parseHostsToml} from '../../src/lib/registry/hosts-toml.ts'
-import {isLoopbackHost} from '../../src/lib/registry/http.ts'
+import {isLoopbackHost} from '../../src/lib/registry/proxy.ts'
 import {temporaryDirectory} from '../support/temporary.ts'
-import {openClient, readAll, sampleBytes, startRegistry} from './session.ts'
+import {openClient, readAll, sampleBytes, startRegistry} from './registry-scene.ts'
 
 /** The blob URLs that would be tried. */
 async function urlsFor(text: string, options: HostOptions = {}): Promise<string[]> {

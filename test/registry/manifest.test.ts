@@ -1,5 +1,5 @@
 import {describe, expect, test} from 'vitest'
-import {digestOf} from '../../src/lib/io/sha256.ts'
+import {digestOf} from '../../src/lib/blob/sha256.ts'
 import {MAX_MANIFEST_SIZE} from '../../src/lib/oci/manifest.ts'
 import {
   DOCKER_CONFIG,
@@ -11,7 +11,7 @@ import {
 } from '../../src/lib/oci/media-type.ts'
 import {createRegistryImageSource, createRegistryImageTarget} from '../../src/lib/registry/image.ts'
 import type {Fault} from '../support/faulty-registry.ts'
-import {FAST_RETRY, openClient, readAll, startRegistry} from './session.ts'
+import {FAST_RETRY, openClient, readAll, startRegistry} from './registry-scene.ts'
 
 const CONFIG = {mediaType: OCI_CONFIG, digest: digestOf('{}'), size: 2}
 const MANIFEST = {schemaVersion: 2, mediaType: OCI_MANIFEST, config: CONFIG, layers: []}

@@ -5,7 +5,7 @@ import type {AddressInfo} from 'node:net'
 import {expect, test} from 'vitest'
 import type {RequestTrace} from '../../src/lib/registry/trace.ts'
 import {startFaultyRegistry} from '../support/faulty-registry.ts'
-import {FAST_RETRY, openClient} from './session.ts'
+import {FAST_RETRY, openClient} from './registry-scene.ts'
 
 const MANIFEST = {schemaVersion: 2, mediaType: 'application/vnd.oci.image.index.v1+json', manifests: []}
 

@@ -1,10 +1,13 @@
+import {mkdir, writeFile} from 'node:fs/promises'
+import {join} from 'node:path'
 import {expect, test} from 'vitest'
 import type {RegistryOptions} from '../../src/lib/registry/registry.ts'
 import {type Certificate, makeCertificate} from '../support/certificate.ts'
+import {createUser} from '../support/ctr-remote.ts'
 import type {FaultyRegistry} from '../support/faulty-registry.ts'
 import {describeWith} from '../support/requires.ts'
 import {temporaryDirectory} from '../support/temporary.ts'
-import {openClient, readAll, sampleBytes, startRegistry} from './session.ts'
+import {openClient, readAll, sampleBytes, startRegistry} from './registry-scene.ts'
 
 const NO_RETRY = {retry: {attempts: 1}}
 
@@ -25,6 +28,32 @@ describeWith(['openssl'], 'a registry with TLS', () => {
   test('is trusted by its authority', async () => {
     const {server, certificate} = await start()
     expect(await readFrom(server, {tlscacert: certificate.certFile})).toBe(100)
+  })
+
+  test('is trusted by an authority that the system alone knows, and not without', async () => {
+    const {server, certificate} = await start()
+    server.addBlob('app', sampleBytes(100))
+    const hostsDir = await temporaryDirectory()
+    await mkdir(join(hostsDir, '_default'))
+    await writeFile(join(hostsDir, '_default/hosts.toml'), `server = "https://${server.host}"\n`)
+    const pull = async (environment: Readonly<Record<string, string>>) => {
+      await using user = await createUser({NODE_EXTRA_CA_CERTS: '', ...environment})
+      return user.run('image', 'pull', '--hosts-dir', hostsDir, `${server.host}/app:none`)
+    }
+    const known = await pull({SSL_CERT_FILE: certificate.certFile})
+    // It gets as far as an answer about the image.
+    expect(known).toMatchObject({exitCode: 3, stderr: expect.stringContaining('none')})
+    const unknown = await pull({SSL_CERT_FILE: '/dev/null', SSL_CERT_DIR: '/nonexistent'})
+    expect(unknown).toMatchObject({exitCode: 5, stderr: expect.stringContaining('--tlscacert FILE')})
+  })
+
+  test('is trusted by an authority of the system while another is given', async () => {
+    const {server, certificate} = await start()
+    server.addBlob('app', sampleBytes(100))
+    const other = await makeCertificate(await temporaryDirectory())
+    await using user = await createUser({NODE_EXTRA_CA_CERTS: '', SSL_CERT_FILE: certificate.certFile})
+    const argv = ['image', 'pull', '--tlscacert', other.certFile, `${server.host}/app:none`]
+    expect((await user.run(...argv)).exitCode).toBe(3)
   })
 
   test('is trusted without verification where that is asked for', async () => {

@@ -2,13 +2,13 @@ import {mkdtemp, readdir, rm} from 'node:fs/promises'
 import {tmpdir} from 'node:os'
 import {join} from 'node:path'
 import {expect, onTestFinished, test} from 'vitest'
-import {digestOf} from '../../src/lib/io/sha256.ts'
-import {verifyStream} from '../../src/lib/io/verified-stream.ts'
+import {digestOf} from '../../src/lib/blob/sha256.ts'
+import {verifyStream} from '../../src/lib/blob/verified-stream.ts'
 import type {ContentStore, OpenBlob, WriteHint} from '../../src/lib/oci/content-store.ts'
 import type {RegistryOptions} from '../../src/lib/registry/registry.ts'
 import type {FaultyRegistry, FaultyRegistryOptions} from '../support/faulty-registry.ts'
 import {cut, memoryBlob} from '../support/memory-content.ts'
-import {openClient, sampleBytes, startRegistry} from './session.ts'
+import {openClient, sampleBytes, startRegistry} from './registry-scene.ts'
 
 const BYTES = sampleBytes(250_000)
 const BLOB = {mediaType: 'application/octet-stream', digest: digestOf(BYTES), size: BYTES.length}
@@ -147,12 +147,106 @@ test.each([
   expectStored(server)
 })
 
-test('a whole upload is given up after the configured attempts', async () => {
-  const {server, content} = await openTarget()
+test('an upload that fits in one chunk is given up after the configured attempts', async () => {
+  const {server, content} = await openTarget({chunkSize: 1_000_000})
   server.inject({method: 'PUT'}, {kind: 'status', status: 503}, Number.POSITIVE_INFINITY)
   await expect(write(content, UNKNOWN)).rejects.toMatchObject({code: 'unavailable'})
   expect(server.requests.filter(({method}) => method === 'PUT')).toHaveLength(4)
 })
+
+test('a large upload is given up after one request and the configured attempts in chunks', async () => {
+  const {server, content} = await openTarget()
+  server.inject({method: 'PUT'}, {kind: 'status', status: 503}, Number.POSITIVE_INFINITY)
+  await expect(write(content, UNKNOWN)).rejects.toMatchObject({code: 'unavailable'})
+  expect(server.requests.filter(({method}) => method === 'PUT')).toHaveLength(1 + 4)
+})
+
+test.each([
+  ['of unknown digest that waited on disk', UNKNOWN],
+  ['of known digest that fits in memory', BLOB],
+] as const)('a blob %s is sent in chunks where one request is too large for a proxy', async (_, hint) => {
+  const {server, content} = await openTarget(hint === BLOB ? {chunkSize: 1_000_000} : {})
+  server.inject({method: 'PUT'}, {kind: 'status', status: 413})
+  await write(content, hint)
+  expectStored(server)
+})
+
+test('chunks that are too large for a proxy are halved, from then on', async () => {
+  const {server, content} = await openTarget({chunkSize: 200_000})
+  server.inject({method: 'PATCH'}, {kind: 'status', status: 413})
+  await write(content, BLOB)
+  expectStored(server)
+  expect(ranges(server)).toEqual(['0-199999', '0-99999', '100000-199999', '200000-249999'])
+})
+
+test('a proxy that lets nothing pass is reported, and the upload is given back', async () => {
+  const {server, content} = await openTarget()
+  server.inject({method: 'PUT'}, {kind: 'status', status: 413}, Number.POSITIVE_INFINITY)
+  server.inject({method: 'PATCH'}, {kind: 'status', status: 413}, Number.POSITIVE_INFINITY)
+  await expect(write(content, UNKNOWN)).rejects.toMatchObject({code: 'failed-precondition'})
+  expect(server.requests.at(-1)?.method).toBe('DELETE')
+})
+
+test('a blob that is too large for one request, where chunks are refused, is reported as too large', async () => {
+  const {server, content} = await openTarget()
+  server.inject({method: 'PUT'}, {kind: 'status', status: 413}, Number.POSITIVE_INFINITY)
+  server.inject({method: 'PATCH'}, {kind: 'status', status: 405}, Number.POSITIVE_INFINITY)
+  await expect(write(content, UNKNOWN)).rejects.toMatchObject({
+    code: 'failed-precondition',
+    message: expect.stringContaining('larger than the registry accepts'),
+  })
+})
+
+for (const status of [405, 501]) {
+  test(`a registry that refuses HEAD (HTTP ${status}) is asked with GET`, async () => {
+    const {server, content} = await openTarget({chunkSize: 1_000_000})
+    server.inject({method: 'HEAD'}, {kind: 'status', status}, Number.POSITIVE_INFINITY)
+    expect(await content.info(BLOB)).toBeUndefined()
+    await write(content, BLOB)
+    expectStored(server)
+    expect(summary(server)).toBe('HEAD GET POST PUT')
+  })
+
+  test(`what is there is found without HEAD (HTTP ${status}), in one byte`, async () => {
+    const {server, content} = await openTarget()
+    server.addBlob('app', BYTES)
+    server.inject({method: 'HEAD'}, {kind: 'status', status}, Number.POSITIVE_INFINITY)
+    expect(await content.info(BLOB)).toMatchObject({digest: BLOB.digest})
+    expect(server.requests[1]).toMatchObject({method: 'GET', headers: {range: 'bytes=0-0'}})
+  })
+}
+
+test('a length that HEAD tells wrongly is asked for again', async () => {
+  const {server, content} = await openTarget()
+  server.addBlob('app', BYTES)
+  server.inject({method: 'HEAD'}, {kind: 'headers', headers: {'content-length': '0'}})
+  expect(await content.info(BLOB)).toMatchObject({digest: BLOB.digest})
+  expect(summary(server)).toBe('HEAD GET')
+})
+
+for (const [status, credential] of [
+  [401, undefined],
+  [403, undefined],
+  [400, undefined],
+  [403, {kind: 'password', username: 'ci', password: 'secret'}],
+] as const) {
+  const who = credential ? 'an account' : 'anybody'
+  test(`a token server that refuses ${who} the other repository (HTTP ${status}) is asked without it`, async () => {
+    const auth = {kind: 'bearer', ...(credential && {username: 'ci', password: 'secret'})} as const
+    const {server, content} = await openTarget({
+      server: {auth},
+      mountFrom: ['other'],
+      chunkSize: 1_000_000,
+      credential,
+    })
+    server.addBlob('other', BYTES)
+    server.inject({url: /token.*other/}, {kind: 'status', status}, Number.POSITIVE_INFINITY)
+    await write(content, UNKNOWN)
+    expectStored(server)
+    await content.info({...BLOB, digest: digestOf('another')})
+    expect(server.requests.filter(({url}) => /token.*other/.test(url))).toHaveLength(1)
+  })
+}
 
 test('a chunk that breaks off goes on after the bytes that the registry has', async () => {
   const {server, content} = await openTarget()
@@ -197,8 +291,8 @@ test('the end of a chunked upload whose answer got lost is found done', async ()
 test('a chunk that fails behind the back of the writer is reported by it, and the upload is given back', async () => {
   const {server, content} = await openTarget()
   server.inject({method: 'PATCH'}, {kind: 'headers', headers: {}})
-  server.inject({method: 'PATCH'}, {kind: 'status', status: 413})
-  await expect(write(content, BLOB)).rejects.toMatchObject({code: 'failed-precondition'})
+  server.inject({method: 'PATCH'}, {kind: 'status', status: 403})
+  await expect(write(content, BLOB)).rejects.toMatchObject({code: 'permission-denied'})
   expect(server.requests.at(-1)?.method).toBe('DELETE')
 })
 
@@ -298,15 +392,15 @@ test('a blob from the configured size on is sent in chunks even if it can be rea
 })
 
 test.each([
-  ['breaks off', {kind: 'drop', afterBytes: 100_000}],
-  ['is too large for a proxy', {kind: 'status', status: 413}],
-  ['meets a registry in trouble', {kind: 'status', status: 503}],
-] as const)('a request that %s is given back, and followed by chunks', async (_, fault) => {
+  ['breaks off', {kind: 'drop', afterBytes: 100_000}, 'HEAD '],
+  ['is too large for a proxy', {kind: 'status', status: 413}, ''],
+  ['meets a registry in trouble', {kind: 'status', status: 503}, 'HEAD '],
+] as const)('a request that %s is given back, and followed by chunks', async (_, fault, asked) => {
   const {server, content} = await openTarget()
   server.inject({method: 'PUT'}, fault)
   await writeFrom(content)
   expectStored(server)
-  expect(summary(server)).toBe('POST PUT DELETE HEAD POST PATCH PATCH PATCH PUT')
+  expect(summary(server)).toBe(`POST PUT DELETE ${asked}POST PATCH PATCH PATCH PUT`)
 })
 
 test('a request whose answer got lost is found done', async () => {

@@ -4,7 +4,7 @@ import {lstat, mkdir, readdir, readFile, readlink, stat} from 'node:fs/promises'
 import {join} from 'node:path'
 import {gzipSync} from 'node:zlib'
 import {expect, it, onTestFinished} from 'vitest'
-import {digestOf} from '../../src/lib/io/sha256.ts'
+import {digestOf} from '../../src/lib/blob/sha256.ts'
 import {unmountBelow} from '../../src/lib/mount/mounts.ts'
 import {type ImageRootfs, mountImageRootfs} from '../../src/lib/rootfs/image-rootfs.ts'
 import {type RunnableImage, runnableImage} from '../support/busybox-image.ts'
@@ -139,7 +139,8 @@ describeWith(['root', 'getfattr'], 'an image as a root file system', () => {
       expect(await readdir(base)).toEqual(['image'])
       expect(await readFile(join(path, base, 'escaped'), 'utf8')).toBe('1')
       expect(await readFile(join(path, base, 'climbed'), 'utf8')).toBe('2')
-      expect(await readFile(join(path, base, 'again'), 'utf8')).toBe('4')
+      // containerd unpacks every layer for itself: a name of this one does not go through links of the one below.
+      expect(await readFile(join(path, 'out', 'again'), 'utf8')).toBe('4')
       expect(await readFile(join(path, 'hard'), 'utf8')).toBe('3')
     })
   }

@@ -2,7 +2,7 @@ import {execFileSync} from 'node:child_process'
 import {mkdir, symlink, writeFile} from 'node:fs/promises'
 import {join} from 'node:path'
 import {describe, expect, it} from 'vitest'
-import {mountPointsBelow} from '../../src/lib/mount/mounts.ts'
+import {mountPointsBelow} from '../../src/lib/mount/mount-table.ts'
 import {readTextInRoot, resolveInRoot} from '../../src/lib/rootfs/rooted-path.ts'
 import {temporaryDirectory} from '../support/temporary.ts'
 

@@ -9,7 +9,7 @@ import {dirname, join} from 'node:path'
 import {promisify} from 'node:util'
 import {connectContainerd} from '../../src/lib/containerd/client.ts'
 import {hasCode} from '../../src/lib/errors/coded-error.ts'
-import {NEWER_CONTAINERD} from './newer-containerd.ts'
+import {newerPrograms} from './newer-programs.ts'
 
 const run = promisify(execFile)
 
@@ -29,8 +29,10 @@ export interface TestContainerd extends AsyncDisposable {
 export interface TestContainerdOptions {
   /** Further lines of its configuration, such as `stargzPlugin(…)`. */
   readonly config?: string
-  /** The directory of containerd, its shim, ctr and runc: `NEWER_CONTAINERD`; by default they are those of the PATH. */
+  /** The directory of containerd, its shim, ctr and runc: `newerPrograms('containerd')`; by default they are those of the PATH. */
   readonly programs?: string | undefined
+  /** Its directory; by default a fresh one. For those who must know `containerdAddress` of it before it starts. */
+  readonly directory?: string
   /** With the service for kubelets, which most tests can do without. */
   readonly cri?: boolean
 }
@@ -38,7 +40,7 @@ export interface TestContainerdOptions {
 /** Every containerd that we are tested with: the distribution's, and a newer one. */
 export const CONTAINERDS = [
   {release: "the distribution's containerd", needs: ['containerd', 'ctr'], programs: undefined},
-  {release: 'a newer containerd', needs: ['newer-containerd'], programs: NEWER_CONTAINERD},
+  {release: 'a newer containerd', needs: ['newer-containerd'], programs: newerPrograms('containerd')},
 ] as const
 
 /** The configuration for a remote snapshotter named `stargz`, which listens on the unix socket `address`. */
@@ -52,13 +54,22 @@ export function stargzPlugin(address: string): string {
 `
 }
 
+export function containerdDirectory(): Promise<string> {
+  return mkdtemp(join(tmpdir(), 'ctr-remote-containerd-'))
+}
+
+/** The address of the containerd of a directory. */
+export function containerdAddress(directory: string): string {
+  return join(directory, 'containerd.sock')
+}
+
 /**
  * Starts a containerd and waits until it answers. Needs root. runc keeps its state by namespace and id for the whole
  * machine: tests that run containers use namespaces with their process id.
  */
 export async function startContainerd(options: TestContainerdOptions = {}): Promise<TestContainerd> {
-  const directory = await mkdtemp(join(tmpdir(), 'ctr-remote-containerd-'))
-  const address = join(directory, 'containerd.sock')
+  const directory = options.directory ?? (await containerdDirectory())
+  const address = containerdAddress(directory)
   const config = join(directory, 'config.toml')
   await writeFile(config, configuration(directory, address, options))
   const env = {

@@ -3,18 +3,18 @@
 import {spawn} from 'node:child_process'
 import {once} from 'node:events'
 import {mkdtemp, rm, writeFile} from 'node:fs/promises'
-import {createServer} from 'node:net'
 import {tmpdir} from 'node:os'
 import {join} from 'node:path'
+import {freePort} from './free-port.ts'
 
 export interface DockerRegistry extends AsyncDisposable {
   /** `127.0.0.1:port`. */
   readonly host: string
 }
 
-/** Starts docker-registry on a free port of 127.0.0.1; `htpasswd` is the text of a file of accounts (bcrypt). */
+/** Starts docker-registry on a free port of 127.0.0.1; `htpasswd` is the text of a file of accounts (bcrypt), `notifications` whom it tells. */
 export async function startDockerRegistry(
-  options: {readonly htpasswd?: string} = {},
+  options: {readonly htpasswd?: string; readonly notifications?: object} = {},
 ): Promise<DockerRegistry> {
   const directory = await mkdtemp(join(tmpdir(), 'ctr-remote-registry-'))
   const host = `127.0.0.1:${await freePort()}`
@@ -25,6 +25,7 @@ export async function startDockerRegistry(
     log: {level: 'info', formatter: 'text', accesslog: {disabled: true}},
     storage: {filesystem: {rootdirectory: join(directory, 'data')}},
     http: {addr: host},
+    ...(options.notifications === undefined ? {} : {notifications: options.notifications}),
     ...(options.htpasswd === undefined ? {} : {auth: {htpasswd: {realm: 'test', path: accounts}}}),
   }
   // JSON is YAML.
@@ -48,13 +49,4 @@ export async function startDockerRegistry(
       await rm(directory, {recursive: true, force: true})
     },
   }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const address = server.address()
-  server.close()
-  await once(server, 'close')
-  return typeof address === 'object' && address ? address.port : 0
 }

@@ -7,11 +7,11 @@ import {join} from 'node:path'
 import {create, type DescMethod, type DescService, fromBinary, toBinary} from '@bufbuild/protobuf'
 import {timestampNow} from '@bufbuild/protobuf/wkt'
 import * as grpc from '@grpc/grpc-js'
+import {digestOf} from '../../src/lib/blob/sha256.ts'
 import {Content, type WriteContentRequest} from '../../src/lib/containerd/proto/content_pb.ts'
 import {type Image, Images} from '../../src/lib/containerd/proto/images_pb.ts'
 import {Leases} from '../../src/lib/containerd/proto/leases_pb.ts'
 import {Version} from '../../src/lib/containerd/proto/version_pb.ts'
-import {digestOf} from '../../src/lib/io/sha256.ts'
 
 type Labels = Record<string, string>
 

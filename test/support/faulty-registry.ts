@@ -5,7 +5,7 @@ import {createServer, type IncomingMessage, type RequestListener, type ServerRes
 import {createServer as createTlsServer} from 'node:https'
 import type {AddressInfo} from 'node:net'
 import {setTimeout as sleep} from 'node:timers/promises'
-import {digestOf} from '../../src/lib/io/sha256.ts'
+import {digestOf} from '../../src/lib/blob/sha256.ts'
 import type {Descriptor} from '../../src/lib/oci/descriptor.ts'
 import {isDigest} from '../../src/lib/oci/digest.ts'
 
@@ -87,6 +87,8 @@ export interface FaultyRegistry extends AsyncDisposable {
   inject(match: Match, fault: Fault, times?: number): void
   /** Takes all faults back. */
   heal(): void
+  /** Breaks the connections of answers that have stalled; whoever waits for one may ask again. */
+  breakStalled(): void
   /** Makes every token that was issued worthless. */
   revokeTokens(): void
 }
@@ -113,6 +115,7 @@ export async function startFaultyRegistry(options: FaultyRegistryOptions = {}): 
   const requests: SeenRequest[] = []
   const injections: Injection[] = []
   const stalled = new AbortController()
+  const stalledAnswers = new Set<ServerResponse>()
 
   const listener: RequestListener = (request, response) => {
     serve(request, response).catch(() => response.destroy())
@@ -344,6 +347,7 @@ export async function startFaultyRegistry(options: FaultyRegistryOptions = {}): 
     if (fault?.kind === 'extend') body = Buffer.concat([body, Buffer.alloc(fault.extraBytes)])
     response.writeHead(status, headers)
     if (method === 'HEAD') return void response.end()
+    if (fault?.kind === 'stall') stalledAnswers.add(response)
     if (fault?.kind === 'drop' || fault?.kind === 'stall') {
       response.write(body.subarray(0, fault.afterBytes), () => fault.kind === 'drop' && response.destroy())
       return
@@ -376,6 +380,10 @@ export async function startFaultyRegistry(options: FaultyRegistryOptions = {}): 
     manifest: (repository, name) => manifests.get(`${repository}/${name}`)?.bytes,
     inject: (match, fault, times = 1) => void injections.push({match, fault, left: times}),
     heal: () => void injections.splice(0),
+    breakStalled() {
+      for (const response of stalledAnswers) response.destroy()
+      stalledAnswers.clear()
+    },
     revokeTokens: () => tokens.clear(),
     async [Symbol.asyncDispose]() {
       stalled.abort()

@@ -2,16 +2,16 @@
 
 import {tmpdir} from 'node:os'
 import {gunzipSync, gzipSync} from 'node:zlib'
+import {digestOf} from '../../src/lib/blob/sha256.ts'
 import {
   type ConvertedBlob,
   type ConvertLayerOptions,
   convertLayer,
 } from '../../src/lib/convert/convert-layer.ts'
 import {estargzCompressor} from '../../src/lib/estargz/compressor.ts'
-import {digestOf} from '../../src/lib/io/sha256.ts'
 import {createBulkCodec} from '../../src/lib/native/bulk-codec.ts'
 import {OCI_LAYER_GZIP} from '../../src/lib/oci/media-type.ts'
-import {createTarScanner} from '../../src/lib/tar/scanner.ts'
+import {TarScanner} from '../../src/lib/tar/scanner.ts'
 import type {TarEntry} from '../../src/lib/tar/tar-entry.ts'
 import {memoryContent} from './memory-content.ts'
 import {writeBlob} from './sample-image.ts'
@@ -61,7 +61,7 @@ export async function buildBlob(
 /** The entries of an archive. */
 export function entriesOf(tar: Uint8Array): TarEntry[] {
   const entries: TarEntry[] = []
-  const scanner = createTarScanner(entry => entries.push(entry))
+  const scanner = new TarScanner(entry => entries.push(entry))
   scanner.push(tar)
   scanner.end()
   return entries

@@ -1,17 +1,21 @@
 // Lazily read layers in tests: a converted tar, a cache on disk, and a blob that can misbehave.
 
-import {openLayerCache} from '../../src/lib/cache/layer-cache.ts'
+import type {FileHandle} from 'node:fs/promises'
+import {digestOf} from '../../src/lib/blob/sha256.ts'
 import type {ConvertLayerOptions} from '../../src/lib/convert/convert-layer.ts'
+import {CodedError} from '../../src/lib/errors/coded-error.ts'
 import {type OpenLayer, openLayer} from '../../src/lib/estargz/open-layer.ts'
-import {digestOf} from '../../src/lib/io/sha256.ts'
 import {type ChunkMap, mapChunks} from '../../src/lib/layer/chunk-map.ts'
-import {createFetchQueue} from '../../src/lib/layer/fetch-queue.ts'
-import {createLazyLayer, type LazyLayer, type LazyLayerOptions} from '../../src/lib/layer/lazy-layer.ts'
+import {FailureMemory} from '../../src/lib/layer/failure-memory.ts'
+import {FetchQueue} from '../../src/lib/layer/fetch-queue.ts'
+import {SILENT_OBSERVER} from '../../src/lib/layer/layer-observer.ts'
+import {LazyLayer, type LazyLayerOptions} from '../../src/lib/layer/lazy-layer.ts'
+import {createOutage} from '../../src/lib/layer/outage.ts'
 import type {LayerCache, LayerData} from '../../src/lib/layer/ports.ts'
 import {type DeviceLayout, layOutDevice} from '../../src/lib/layer/toc-tree.ts'
+import {openLayerCache} from '../../src/lib/layer-cache/layer-cache.ts'
 import {createBulkCodec} from '../../src/lib/native/bulk-codec.ts'
 import type {BlobSource, CallOptions} from '../../src/lib/oci/content-store.ts'
-import {SILENT_OBSERVER} from '../../src/lib/snapshot/layer-observer.ts'
 import {convertTar} from './layers.ts'
 import {memoryBlob} from './memory-content.ts'
 
@@ -64,7 +68,9 @@ export function openTestCache(
   root: string,
   options: {maxSize?: number; bootId?: string} = {},
 ): Promise<LayerCache> {
-  return openLayerCache({root, maxSize: 0, bootId: 'one boot', ...options})
+  // Whatever this machine's disk is like.
+  const diskSpace = () => ({total: 1 << 30, free: 1 << 30})
+  return openLayerCache({root, maxSize: 0, bootId: 'one boot', diskSpace, ...options})
 }
 
 /** Opens the data of `layer` under `key`. */
@@ -88,7 +94,7 @@ export function lazyLayerOf(
   blob: BlobSource,
   options: Partial<LazyLayerOptions> = {},
 ): LazyLayer {
-  return createLazyLayer({
+  return new LazyLayer({
     name: 'a1',
     where: 'the layer',
     layer: digestOf(prepared.bytes),
@@ -97,10 +103,28 @@ export function lazyLayerOf(
     map: prepared.map,
     data,
     codec: createBulkCodec(),
-    queue: createFetchQueue({prefetches: 2, backgrounds: 1, quietMs: 0, memory: 1 << 28}),
+    queue: new FetchQueue({prefetches: 2, backgrounds: 1, memory: 1 << 28}),
+    failures: new FailureMemory(),
+    outage: createOutage(() => performance.now()),
     observer: SILENT_OBSERVER,
     onComplete: () => {},
     onUncached: () => {},
     ...options,
   })
+}
+
+/** Data on a disk that is full: `device` is `/dev/full`, open for writing. */
+export function fullDisk(data: LayerData, device: FileHandle): LayerData {
+  return {
+    path: data.path,
+    chunks: data.chunks,
+    read: (offset, length) => data.read(offset, length),
+    withFd: work => work(device.fd),
+    write: async () => {
+      throw new CodedError('unavailable', 'No space left on device')
+    },
+    note: chunks => data.note(chunks),
+    sync: () => data.sync(),
+    [Symbol.asyncDispose]: () => data[Symbol.asyncDispose](),
+  }
 }

@@ -1,8 +1,8 @@
 // A content store in memory, for tests of what is written rather than where.
 
+import {digestOf} from '../../src/lib/blob/sha256.ts'
+import {verifyStream} from '../../src/lib/blob/verified-stream.ts'
 import {CodedError} from '../../src/lib/errors/coded-error.ts'
-import {digestOf} from '../../src/lib/io/sha256.ts'
-import {verifyStream} from '../../src/lib/io/verified-stream.ts'
 import type {BlobSource, ContentStore, OpenBlob} from '../../src/lib/oci/content-store.ts'
 import type {Digest} from '../../src/lib/oci/digest.ts'
 

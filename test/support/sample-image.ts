@@ -1,7 +1,7 @@
 // Small real images for tests: layers are true tars, configs and manifests are complete.
 
 import {gzipSync} from 'node:zlib'
-import {digestOf} from '../../src/lib/io/sha256.ts'
+import {digestOf} from '../../src/lib/blob/sha256.ts'
 import type {ContentStore} from '../../src/lib/oci/content-store.ts'
 import type {Descriptor} from '../../src/lib/oci/descriptor.ts'
 import {encodeJson} from '../../src/lib/oci/manifest.ts'
@@ -16,8 +16,8 @@ import {
 import {encodeHeaderBlock} from '../../src/lib/tar/header.ts'
 
 export interface SampleOptions {
-  /** File name -> text, one record a layer. */
-  readonly layers?: readonly Readonly<Record<string, string>>[]
+  /** File name -> content, one record a layer. */
+  readonly layers?: readonly Readonly<Record<string, string | Uint8Array>>[]
   readonly architecture?: string
   readonly compression?: 'none' | 'gzip'
   readonly family?: 'oci' | 'docker'

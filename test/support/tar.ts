@@ -18,6 +18,8 @@ export interface BlockFields {
   readonly devMinor?: number
   readonly prefix?: string
   readonly format?: 'ustar' | 'gnu' | 'v7'
+  /** Of GNU's type `S`: up to four pairs of offset and size, and the size of the whole file. */
+  readonly sparse?: {readonly pairs: string; readonly realSize: string}
 }
 
 /** One header block with a right checksum. */
@@ -46,6 +48,8 @@ export function block(fields: BlockFields): Buffer {
     put(fields.devMinor ?? 0, 337, 7)
     put(fields.prefix, 345, 0)
   }
+  put(fields.sparse?.pairs, 386, 0)
+  put(fields.sparse?.realSize, 483, 0)
   return withChecksum(bytes)
 }
 

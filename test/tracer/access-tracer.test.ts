@@ -1,4 +1,5 @@
-import {execFileSync} from 'node:child_process'
+import {execFileSync, spawn} from 'node:child_process'
+import {once} from 'node:events'
 import {mkdir, writeFile} from 'node:fs/promises'
 import {join} from 'node:path'
 import {expect, it, onTestFinished} from 'vitest'
@@ -32,9 +33,13 @@ describeWith(['root', 'unshare'], 'the access tracer', () => {
     await writeFile(join(root, 'a'), 'x')
     const elsewhere = await temporaryDirectory()
     await using tracer = await startAccessTracer(root)
-    const script = `mount --bind ${root} ${elsewhere} && cat ${elsewhere}/a`
-    execFileSync('unshare', ['--mount', 'sh', '-c', script])
+    // The namespace is there for as long as somebody is in it, as a container is while it runs.
+    const script = `mount --bind ${root} ${elsewhere} && cat ${elsewhere}/a && read -r _`
+    const child = spawn('unshare', ['--mount', 'sh', '-c', script], {stdio: ['pipe', 'pipe', 'inherit']})
+    expect(String((await once(child.stdout, 'data'))[0])).toBe('x')
     expect((await tracer.finish()).paths).toEqual([`${elsewhere}/a`])
+    child.stdin.end('\n')
+    expect(await once(child, 'exit')).toEqual([0, null])
   })
 
   it('does not see other file systems', async () => {

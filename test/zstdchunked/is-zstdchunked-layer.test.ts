@@ -1,7 +1,7 @@
 import {expect, it} from 'vitest'
+import {digestOf} from '../../src/lib/blob/sha256.ts'
 import {CodedError} from '../../src/lib/errors/coded-error.ts'
 import {estargzCompressor} from '../../src/lib/estargz/compressor.ts'
-import {digestOf} from '../../src/lib/io/sha256.ts'
 import {
   TAR_SPLIT_POSITION,
   TOC_DIGEST,

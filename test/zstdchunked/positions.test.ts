@@ -1,6 +1,6 @@
 import {describe, expect, it} from 'vitest'
+import {digestOf} from '../../src/lib/blob/sha256.ts'
 import {codeOf} from '../../src/lib/errors/coded-error.ts'
-import {digestOf} from '../../src/lib/io/sha256.ts'
 import {
   encodeOldPositions,
   encodePositions,

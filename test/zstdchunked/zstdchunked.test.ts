@@ -2,11 +2,11 @@
 
 import {zstdDecompressSync} from 'node:zlib'
 import {describe, expect, it} from 'vitest'
+import {decompressStream} from '../../src/lib/blob/decompress.ts'
+import {digestOf} from '../../src/lib/blob/sha256.ts'
 import type {ConvertedBlob, ConvertLayerOptions} from '../../src/lib/convert/convert-layer.ts'
 import {openLayer, readFile} from '../../src/lib/estargz/open-layer.ts'
 import {planLayer} from '../../src/lib/estargz/plan-layer.ts'
-import {decompressStream} from '../../src/lib/io/decompress.ts'
-import {digestOf} from '../../src/lib/io/sha256.ts'
 import {findAddon} from '../../src/lib/native/addon.ts'
 import {createNativeCodec} from '../../src/lib/native/bulk-codec.ts'
 import {createCrc64} from '../../src/lib/native/crc64.ts'
@@ -54,7 +54,7 @@ async function build(
 ): Promise<Built> {
   const built = await buildBlob(TAR, {compressor: zstdChunkedCompressor(3, dialect), ...options})
   const parts: Uint8Array[] = []
-  for await (const part of decompressStream(once(built.bytes), 'zstd', 'the layer')) parts.push(part)
+  for await (const part of decompressStream(once(built.bytes), 'the layer')) parts.push(part)
   return {...built, tar: Buffer.concat(parts)}
 }
 
@@ -76,7 +76,7 @@ async function tarSplitOf(built: Built): Promise<TarSplitEntry[]> {
   const frames = built.bytes.subarray(offset, offset + size)
   expect(digestOf(frames)).toBe(tocOf(built).tarSplitDigest)
   const parts: Uint8Array[] = []
-  for await (const part of decompressStream(once(frames), 'zstd', 'the tar-split')) parts.push(part)
+  for await (const part of decompressStream(once(frames), 'the tar-split')) parts.push(part)
   const raw = Buffer.concat(parts)
   expect(raw).toHaveLength(rawSize)
   const lines = raw.toString().split('\n')
@@ -220,7 +220,7 @@ describe('the tar-split', () => {
     const tar = archive(pax({uid: '77'}, 'g'), member({name: 'folded'}, 'folded'), dirty)
     const built = await buildBlob(tar, {compressor: zstdChunkedCompressor(3, 'podman')})
     const parts: Uint8Array[] = []
-    for await (const part of decompressStream(once(built.bytes), 'zstd', 'the layer')) parts.push(part)
+    for await (const part of decompressStream(once(built.bytes), 'the layer')) parts.push(part)
     const whole = {...built, tar: Buffer.concat(parts)}
     expect(digestOf(await reassemble(whole, await tarSplitOf(whole)))).toBe(built.diffId)
   })
@@ -235,7 +235,7 @@ describe('the tar-split', () => {
     expect([...layer.files.keys()]).toEqual(['f\udcff'])
     const plan = planLayer(entriesOf(tar), {prioritizedPaths: [], chunkSize: 100})
     const spool = {size: tar.length, storage: tar}
-    const tarSplit = await buildTarSplit({plan, chunkSize: 100, spool, codec: createNodeCodec()}, 3)
+    const tarSplit = await buildTarSplit({plan, spool, codec: createNodeCodec()}, 3)
     expect(zstdDecompressSync(tarSplit.bytes).toString()).toContain(
       `{"type":1,"name_raw":"${name.toString('base64')}","size":8,"payload":"`,
     )
