@@ -244,19 +244,16 @@ function linksToWhiteout(entries: readonly TarEntry[]): boolean {
   return false
 }
 
-/** Whether something is put below a name while that is hidden and nothing else. */
+/** Whether something is put or hidden below a name while that is hidden and nothing else. */
 function hasNamesBelowWhiteouts(entries: PlacedLayer<TarEntry>['entries']): boolean {
   const hidden = new Map<PlaceNode<TarEntry>, Set<string>>()
   for (const {role, node} of entries) {
-    if (role === 'whiteout') {
-      const {parent, name} = node
-      hidden.set(parent!, (hidden.get(parent!) ?? new Set()).add(name))
-      continue
-    }
     for (let at = role === 'opaque' ? node : node.parent; at?.parent; at = at.parent) {
       if (hidden.get(at.parent)?.has(at.name)) return true
     }
-    if (role === 'node') hidden.get(node.parent!)?.delete(node.name)
+    const names = hidden.get(node.parent!) ?? new Set()
+    if (role === 'whiteout') hidden.set(node.parent!, names.add(node.name))
+    if (role === 'node') names.delete(node.name)
   }
   return false
 }

@@ -144,7 +144,9 @@ describeWith(['root', 'runc', 'busybox', 'cc'], 'profiling a workload', () => {
       ],
       {Entrypoint: ['/accessor'], Cmd: ['/a.txt', '/c.txt']},
     )
-    const {layers, record, warnings, exitCode, stopped} = await profile(image)
+    const {layers, record: withReads, warnings, exitCode, stopped} = await profile(image)
+    // What was read of each is another test's, and known only where EROFS images are mounted.
+    const record = withReads.map(({path, manifestDigest, layerIndex}) => ({path, manifestDigest, layerIndex}))
     expect(layers).toEqual([['accessor', 'a.txt'], ['c.txt'], []])
     const manifestDigest = image.manifestDigest
     expect(record).toEqual([
