@@ -14,7 +14,7 @@ import {OCI_INDEX, OCI_MANIFEST} from '../../src/lib/oci/media-type.ts'
 import {serveRegistry} from '../../src/lib/registry-server/serve-registry.ts'
 import {listLazyLayers} from '../../src/lib/snapshotter-client/snapshotter-client.ts'
 import {mountsBelow} from '../support/daemon.ts'
-import {LAYER_STORE_HELPER, type TestLayerStore} from '../support/layer-store.ts'
+import {LAYER_STORE_HELPER, startLayerStore, type TestLayerStore} from '../support/layer-store.ts'
 import {startPodman, type TestPodman} from '../support/podman.ts'
 import {describeWith} from '../support/requires.ts'
 import {readBlob, writeBlob} from '../support/sample-image.ts'
@@ -168,6 +168,25 @@ describeWith(['root', 'podman', 'runc', 'perl', 'getfattr'], 'Podman with a laye
       /^[0-9a-f]{64} /,
     )
     expect(JSON.stringify(store.log())).not.toContain(password)
+    await own.podman('rmi', reference)
+  })
+
+  it('goes to the mirrors that registries.conf names, as Podman does', async () => {
+    const registries = `[[registry]]
+prefix = "registry.invalid/team"
+location = "registry.invalid/team"
+[[registry.mirror]]
+location = "${stage.registry.address}"
+insecure = true
+`
+    const conf = join(stage.home, 'registries.conf')
+    await writeFile(conf, registries)
+    await using mirrored = await startLayerStore({env: {CONTAINERS_REGISTRIES_CONF: conf}})
+    await using own = await startPodman({layerStores: [mirrored.mountpoint], registries})
+    const reference = 'registry.invalid/team/app:esgz'
+    expect(await own.podman('run', '--rm', '-q', reference)).toBe('hello\n')
+    const layers = await listLazyLayers({address: mirrored.address, reference})
+    expect(layers.map(({lazy, reason}) => reason ?? lazy)).toEqual([true, true, true, true])
     await own.podman('rmi', reference)
   })
 

@@ -194,6 +194,7 @@ test('credentials stay here when plain HTTP to another machine was not asked for
         plainHttpAsked,
       },
       parseReference('registry.example/app'),
+      'pull',
     ).mayAuthenticate
   expect(host('http://registry.example', false)).toBe(false)
   expect(host('http://registry.example', true)).toBe(true)

@@ -13,7 +13,7 @@ import {openClient, readAll, sampleBytes, startRegistry} from './registry-scene.
 async function urlsFor(text: string, options: HostOptions = {}): Promise<string[]> {
   const reference = parseReference(text)
   const hosts = await findHosts(reference, options, {})
-  return hosts.map(host => endpointUrl(endpointFor(host, reference), 'blobs/x').href)
+  return hosts.map(host => endpointUrl(endpointFor(host, reference, 'pull'), 'blobs/x').href)
 }
 
 /** A hosts directory; `files` maps `<domain>/<file>` to text. */

@@ -19,6 +19,8 @@ export interface TestLayerStoreOptions {
   readonly directory?: string
   /** In a user and a mount namespace of its own, as for rootless Podman. Needs unshare. */
   readonly rootless?: boolean
+  /** Beside the environment of every test's daemon. */
+  readonly env?: Readonly<Record<string, string>>
 }
 
 /** Without a process in between, so that signals reach the daemon. */
@@ -26,7 +28,7 @@ const UNSHARE = ['unshare', '--user', '--map-root-user', '--mount']
 
 /** Starts the daemon and waits until it serves. Needs root. */
 export async function startLayerStore(options: TestLayerStoreOptions = {}): Promise<TestLayerStore> {
-  const {config = '', rootless = false} = options
+  const {config = '', rootless = false, env = {}} = options
   const directory = options.directory ?? (await layerStoreDirectory())
   const address = join(directory, 'store.sock')
   const mountpoint = join(directory, 'store')
@@ -45,7 +47,7 @@ export async function startLayerStore(options: TestLayerStoreOptions = {}): Prom
     address,
     config,
     argv: [...argv, '--log-level', 'debug', mountpoint],
-    env: {},
+    env,
   })
   return Object.defineProperties({mountpoint} as TestLayerStore, Object.getOwnPropertyDescriptors(daemon))
 }

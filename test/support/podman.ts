@@ -48,6 +48,8 @@ export interface TestPodmanOptions {
   readonly programs?: string | undefined
   /** Registries that speak plain HTTP. */
   readonly insecure?: readonly string[]
+  /** More of registries.conf, TOML. */
+  readonly registries?: string
   /** A process whose user and mount namespace it shares, as a rootless Podman does with its `podman unshare`. Needs nsenter. */
   readonly rootless?: number
   /** The program that is told the credentials that Podman uses. */
@@ -56,6 +58,7 @@ export interface TestPodmanOptions {
 
 export async function startPodman(options: TestPodmanOptions): Promise<TestPodman> {
   const {layerStores = [], imageStores = [], insecure = [], authHelper, rootless, programs} = options
+  const {registries = ''} = options
   const directory = await mkdtemp(join(tmpdir(), 'ctr-remote-podman-'))
   const [root, runRoot] = [join(directory, 'root'), join(directory, 'run')]
   const [storageConf, registriesConf] = [join(directory, 'storage.conf'), join(directory, 'registries.conf')]
@@ -79,6 +82,7 @@ ${rootless === undefined ? '' : '[storage.options.overlay]\nignore_chown_errors 
     [
       ...(authHelper === undefined ? [] : [`additional-layer-store-auth-helper = "${authHelper}"\n`]),
       ...insecure.map(location => `[[registry]]\nlocation = "${location}"\ninsecure = true\n`),
+      registries,
     ].join('\n'),
   )
   await writeFile(

@@ -17,6 +17,7 @@ import {createToldCredentials, type ToldCredentials} from '../../lib/layer-store
 import {detachAll, findMount} from '../../lib/mount/mount-table.ts'
 import {mount} from '../../lib/native/system-calls.ts'
 import {createRegistryImageSource} from '../../lib/registry/image.ts'
+import {findRegistriesConf} from '../../lib/registry/registries-conf.ts'
 import {Ballast} from '../../lib/state/ballast.ts'
 import {openStoredImageTable} from '../../lib/state/sqlite-stored-images.ts'
 import {openStoredLayerTable} from '../../lib/state/sqlite-stored-layers.ts'
@@ -74,7 +75,10 @@ export async function runLayerStore(options: DaemonOptions<StoreFlags>): Promise
   const observer = givingMemoryBack(
     tellingAll(metrics?.observer ?? SILENT_OBSERVER, starts, tellingLog(log, starts)),
   )
-  const registry = registryOptions(config, {keychain: keychains.all, env, program: 'stargz-store'})
+  const registry = {
+    ...registryOptions(config, {keychain: keychains.all, env, program: 'stargz-store'}),
+    registriesConf: findRegistriesConf(env),
+  }
   const layers = await openLazyLayers({config, root: flags.root, log, env, observer, registry})
   let how: 'leave' | 'unmount' = 'leave'
   try {

@@ -27,7 +27,7 @@ export async function askRepository(
   question: Question,
   {signal}: CallOptions,
 ): Promise<HttpResponse> {
-  const {session, endpoints, scopes, name} = location
+  const {session, endpoints, name} = location
   const {method, path, query, headers} = question
   const action = `read ${path} of ${name}`
 
@@ -38,7 +38,6 @@ export async function askRepository(
         method,
         url: endpointUrl(endpoint, path, query),
         ...(headers ? {headers} : {}),
-        scopes,
         action,
         attempts: 1,
       },

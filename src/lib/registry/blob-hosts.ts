@@ -33,11 +33,11 @@ export async function requestBlob(
   {range, action, problemOf, onSend}: BlobRequest,
   {signal}: CallOptions,
 ): Promise<BlobAnswer> {
-  const {session, endpoints, scopes, served} = location
+  const {session, endpoints, served} = location
   const headers: Record<string, string> = range === undefined ? {} : {range}
 
   async function ask(endpoint: Endpoint, url: URL, attempts: number): Promise<BlobAnswer> {
-    const request = {method: 'GET', url, headers, scopes, action, attempts, onSend} as const
+    const request = {method: 'GET', url, headers, action, attempts, onSend} as const
     const response = await session.send(endpoint, request, {signal})
     if (response.status !== 200 && response.status !== 206) throw await refusal(response, action)
     const problem = encodingProblem(response) ?? problemOf(response)

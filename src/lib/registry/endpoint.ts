@@ -18,6 +18,8 @@ export interface Endpoint {
   readonly host: string
   /** The repository's path below the root: `library/debian`. */
   readonly path: string
+  /** The right that a request needs: `repository:library/debian:pull`, or `…:pull,push`. */
+  readonly scope: string
   /** For a mirror: the domain it stands in for, sent as `?ns=`. */
   readonly namespace: string | undefined
   readonly capabilities: readonly Capability[]
@@ -45,6 +47,8 @@ export interface HostSettings {
   readonly timeouts?: Partial<Timeouts> | undefined
   /** True when plain HTTP was asked for by name (an option, or `http://` in hosts.toml). */
   readonly plainHttpAsked: boolean
+  /** The repository's path, where this host calls it otherwise; such a host needs no `?ns=`. */
+  readonly repository?: string | undefined
 }
 
 /** The scheme for a host: HTTP when asked for, or on the loopback interface unless TLS settings say otherwise. */
@@ -62,8 +66,9 @@ export function schemeFor(
 }
 
 /** The endpoint of a host for the repository of `reference`. */
-export function endpointFor(settings: HostSettings, reference: Reference): Endpoint {
-  const {url} = settings
+export function endpointFor(settings: HostSettings, reference: Reference, access: 'pull' | 'push'): Endpoint {
+  const {url, repository} = settings
+  const path = repository ?? reference.path
   const base = new URL(url.origin)
   const prefix = url.pathname.replace(/\/+$/, '')
   base.pathname = settings.overridePath || prefix.endsWith('/v2') ? `${prefix}/` : `${prefix}/v2/`
@@ -74,8 +79,9 @@ export function endpointFor(settings: HostSettings, reference: Reference): Endpo
     base,
     origin: base.origin,
     host: base.host,
-    path: reference.path,
-    namespace: isOrigin ? undefined : reference.domain,
+    path,
+    scope: `repository:${path}:${access === 'push' ? 'pull,push' : 'pull'}`,
+    namespace: isOrigin || repository !== undefined ? undefined : reference.domain,
     capabilities: settings.capabilities,
     headers: settings.headers,
     tls: settings.tls,

@@ -17,6 +17,8 @@ export interface HostEntry {
   readonly skipVerify: boolean
   readonly headers: Readonly<Record<string, string>>
   readonly overridePath: boolean
+  /** The repository's path there, where it is another than the reference's. */
+  readonly repository?: string | undefined
   /** Where this was read, for messages. */
   readonly file: string
 }
@@ -140,21 +142,39 @@ function parseFlag(value: unknown, file: string, field: string): boolean {
 }
 
 function readDockerDirectory(directory: string, domain: string, files: readonly string[]): HostsConfig {
-  const at = (name: string) => join(directory, name)
-  const clients = files
-    .filter(name => name.endsWith('.cert'))
-    .map(name => ({cert: at(name), key: at(name.replace(/\.cert$/, '.key'))}))
   const server: HostEntry = {
     address: domain === 'docker.io' ? 'https://registry-1.docker.io' : domain,
     capabilities: ALL_CAPABILITIES,
-    ca: files.filter(name => name.endsWith('.crt')).map(at),
-    clients,
+    ...certificatesOf(directory, files),
     skipVerify: false,
     headers: {},
     overridePath: false,
     file: directory,
   }
   return {mirrors: [], server}
+}
+
+/** Paths of the certificates of a host, in the first of the directories that has a directory for it. */
+export async function findCertificates(
+  directories: readonly string[],
+  host: string,
+): Promise<Pick<HostEntry, 'ca' | 'clients'>> {
+  for (const directory of directories) {
+    const files = await listFiles(join(directory, host))
+    if (files) return certificatesOf(join(directory, host), files)
+  }
+  return {ca: [], clients: []}
+}
+
+/** Docker's names: `*.crt` are authorities, `*.cert` and `*.key` client certificates. */
+function certificatesOf(directory: string, files: readonly string[]): Pick<HostEntry, 'ca' | 'clients'> {
+  const at = (name: string) => join(directory, name)
+  return {
+    ca: files.filter(name => name.endsWith('.crt')).map(at),
+    clients: files
+      .filter(name => name.endsWith('.cert'))
+      .map(name => ({cert: at(name), key: at(name.replace(/\.cert$/, '.key'))})),
+  }
 }
 
 async function listFiles(directory: string): Promise<string[] | undefined> {

@@ -1,4 +1,4 @@
-// The hosts of a registry domain: from options, and from containerd's hosts.toml directories.
+// The hosts of a registry domain: from options, containerd's hosts.toml directories, and Podman's registries.conf.
 
 import {readFile} from 'node:fs/promises'
 import {CodedError} from '../errors/coded-error.ts'
@@ -7,6 +7,7 @@ import {type Reference, registryHostOf} from '../oci/reference.ts'
 import {ALL_CAPABILITIES, type HostSettings, schemeFor} from './endpoint.ts'
 import {type HostEntry, readHostsDirectory} from './hosts-toml.ts'
 import type {Timeouts} from './http.ts'
+import {type RegistriesConfFiles, readRegistriesConf} from './registries-conf.ts'
 import type {TlsSettings} from './trust.ts'
 
 /** How registries are reached; the names are those of `ctr`'s flags. */
@@ -22,6 +23,8 @@ export interface HostOptions {
   readonly tlskey?: string | undefined
   /** A directory in the format of containerd's `certs.d`. */
   readonly hostsDir?: string | undefined
+  /** Podman's files, for the registries of which `hostsDir` says nothing. */
+  readonly registriesConf?: RegistriesConfFiles | undefined
   /** Hosts to try before all others, for a registry domain. */
   readonly mirrorsOf?: ((domain: string) => readonly Mirror[]) | undefined
 }
@@ -51,6 +54,10 @@ export async function findHosts(
   const first = await Promise.all(
     (options.mirrorsOf?.(reference.domain) ?? []).map(mirror => mirrorHost(mirror, options, tls)),
   )
+  if (!configured && options.registriesConf) {
+    const entries = await readRegistriesConf(options.registriesConf, reference)
+    return [...first, ...(await Promise.all(entries.map(entry => hostOf(entry, options, tls))))]
+  }
   if (!configured) return [...first, originHost(reference, options, tls)]
   const mirrors = await Promise.all(configured.mirrors.map(entry => hostOf(entry, options, tls)))
   const origin = configured.server
@@ -116,6 +123,7 @@ async function hostOf(entry: HostEntry, options: HostOptions, tls: TlsSettings):
   return {
     url,
     overridePath: entry.overridePath,
+    repository: entry.repository,
     capabilities: entry.capabilities,
     headers: entry.headers,
     tls: own,

@@ -1,4 +1,4 @@
-// Where one repository is: its hosts, and the rights that its requests ask for.
+// Where one repository is: its hosts, and what has been learnt of them.
 
 import type {Digest} from '../oci/digest.ts'
 import type {Endpoint} from './endpoint.ts'
@@ -14,8 +14,6 @@ export interface RepositoryLocation {
   readonly session: Session
   /** In the order in which they are tried; a repository that is written to has exactly one. */
   readonly endpoints: readonly Endpoint[]
-  /** `repository:library/debian:pull`, or `…:pull,push`. */
-  readonly scopes: readonly string[]
   /** `docker://host/path`, for messages. */
   readonly name: string
   /** Where blobs came from last, when it was not the first host itself. */

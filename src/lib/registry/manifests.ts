@@ -51,14 +51,13 @@ export async function putManifest(
   {mediaType, bytes}: {readonly mediaType: string; readonly bytes: Uint8Array},
   options: CallOptions = {},
 ): Promise<void> {
-  const {session, scopes} = location
+  const {session} = location
   const action = `write manifest ${JSON.stringify(tagOrDigest)} to ${location.name}`
   const request = {
     method: 'PUT',
     url: endpointUrl(pushEndpoint(location), `manifests/${tagOrDigest}`),
     headers: {'content-type': mediaType, 'content-length': String(bytes.length)},
     body: bytes,
-    scopes,
     action,
   } as const
   const response = await session.send(pushEndpoint(location), request, options)
@@ -69,7 +68,7 @@ export async function putManifest(
 
 /** GET with the body inside the retries: a manifest is small, so a broken one is simply fetched again. */
 async function getWhole(
-  {session, scopes}: RepositoryLocation,
+  {session}: RepositoryLocation,
   endpoint: Endpoint,
   tagOrDigest: string,
   action: string,
@@ -79,7 +78,7 @@ async function getWhole(
   const url = endpointUrl(endpoint, `manifests/${tagOrDigest}`)
   const headers = {accept: [...MANIFEST_MEDIA_TYPES, '*/*'].join(', ')}
   for (let attempt = 1; ; attempt++) {
-    const request = {method: 'GET', url, headers, scopes, action, attempts} as const
+    const request = {method: 'GET', url, headers, action, attempts} as const
     const response = await session.send(endpoint, request, options)
     if (response.status !== 200) throw await errorFromResponse(response, action)
     try {

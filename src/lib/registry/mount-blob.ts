@@ -50,8 +50,8 @@ async function askToMount(
   const refused = refusedScopes.get(location) ?? new Set()
   refusedScopes.set(location, refused)
   if (!refused.has(from)) {
-    const scopes = [...location.scopes, `repository:${from}:pull`]
-    const response = await unlessRefused(sendUpload(location, {method: 'POST', url, scopes}, options))
+    const moreScopes = [`repository:${from}:pull`]
+    const response = await unlessRefused(sendUpload(location, {method: 'POST', url, moreScopes}, options))
     if (response) return response
     refused.add(from)
   }

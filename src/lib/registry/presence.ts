@@ -60,7 +60,7 @@ async function askHost(
   descriptor: Descriptor,
   {method, attempts, signal}: CallOptions & {readonly method: 'HEAD' | 'GET'; readonly attempts: number},
 ): Promise<Answer> {
-  const {session, scopes} = location
+  const {session} = location
   const {digest, mediaType} = descriptor
   const isManifest = isManifestLike(mediaType)
   const action = actionOf(location, descriptor)
@@ -68,7 +68,7 @@ async function askHost(
   // A GET is asked for one byte: the answer tells the size all the same.
   const range: Record<string, string> = method === 'GET' && !isManifest ? {range: 'bytes=0-0'} : {}
   const headers: Record<string, string> = isManifest ? {accept: mediaType} : range
-  const response = await session.send(endpoint, {method, url, headers, scopes, action, attempts}, {signal})
+  const response = await session.send(endpoint, {method, url, headers, action, attempts}, {signal})
   const {status} = response
   if (method === 'HEAD' && (status === 405 || status === 501)) {
     await response.discard()

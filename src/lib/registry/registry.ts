@@ -64,15 +64,13 @@ export function openRegistry(options: RegistryOptions = {}): Registry {
     repository(text, {access, mountFrom = []}) {
       const reference = typeof text === 'string' ? parseReference(text) : text
       const name = `docker://${repositoryOf(reference)}`
-      const rights = access === 'push' ? 'pull,push' : 'pull'
-      const scopes = [`repository:${reference.path}:${rights}`]
       // Found once per repository: a process that runs for long sees changes of hosts.toml with its next image.
       let found: Promise<RepositoryLocation> | undefined
       const find = async (call: CallOptions): Promise<RepositoryLocation> => {
         const hosts = await findHosts(reference, options, call)
         const used = access === 'push' ? pushHosts(hosts) : hosts
-        const endpoints = used.map(host => endpointFor(host, reference))
-        return {session, endpoints, scopes, name, served: new Map()}
+        const endpoints = used.map(host => endpointFor(host, reference, access))
+        return {session, endpoints, name, served: new Map()}
       }
       const locate = (call: CallOptions) => {
         found ??= find(call).catch(error => {

@@ -31,8 +31,8 @@ export interface SessionRequest {
   readonly url: URL
   readonly headers?: Readonly<Record<string, string>>
   readonly body?: HttpRequest['body']
-  /** Rights that the request needs: `repository:library/debian:pull`. */
-  readonly scopes: readonly string[]
+  /** Rights that the request needs beside the endpoint's own: `repository:library/debian:pull`. */
+  readonly moreScopes?: readonly string[] | undefined
   /** What is being done, for errors: `read blob sha256:… of docker.io/library/debian`. */
   readonly action: string
   /** Attempts on trouble that may pass; 1 for a request that must not be repeated. Default: the policy's. */
@@ -74,11 +74,12 @@ export class Session implements AsyncDisposable {
    * Resolves with the last response, whatever its status; throws when there was none.
    */
   async send(endpoint: Endpoint, request: SessionRequest, {signal}: CallOptions): Promise<HttpResponse> {
+    const scopes = [endpoint.scope, ...(request.moreScopes ?? [])]
     let url = request.url
     let challenges = 0
     for (let redirects = 0; ; ) {
       const own = url.origin === endpoint.origin
-      const sent = own ? await this.#authorizer.header(endpoint, request.scopes, {signal}) : undefined
+      const sent = own ? await this.#authorizer.header(endpoint, scopes, {signal}) : undefined
       const headers = {
         ...(own ? endpoint.headers : {}),
         ...request.headers,
@@ -91,8 +92,7 @@ export class Session implements AsyncDisposable {
       )
       if (response.status === 401 && own && challenges < MAX_CHALLENGES) {
         challenges++
-        const refused = {scopes: request.scopes, sent}
-        if (await this.#authorizer.learn(endpoint, response, refused, {signal})) {
+        if (await this.#authorizer.learn(endpoint, response, {scopes, sent}, {signal})) {
           await response.discard()
           continue
         }

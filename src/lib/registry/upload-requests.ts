@@ -33,11 +33,10 @@ export async function cancelUpload(location: RepositoryLocation, url: URL): Prom
 
 export function sendUpload(
   location: RepositoryLocation,
-  request: Omit<SessionRequest, 'scopes' | 'action'> & {readonly scopes?: readonly string[]},
+  request: Omit<SessionRequest, 'action'>,
   options: CallOptions,
 ): Promise<HttpResponse> {
-  const full = {scopes: location.scopes, action: actionOf(location), ...request}
-  return location.session.send(pushEndpoint(location), full, options)
+  return location.session.send(pushEndpoint(location), {...request, action: actionOf(location)}, options)
 }
 
 export function actionOf(location: RepositoryLocation): string {
