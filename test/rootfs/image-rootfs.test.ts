@@ -7,6 +7,7 @@ import {expect, it, onTestFinished} from 'vitest'
 import {digestOf} from '../../src/lib/blob/sha256.ts'
 import {unmountBelow} from '../../src/lib/mount/mounts.ts'
 import {type ImageRootfs, mountImageRootfs} from '../../src/lib/rootfs/image-rootfs.ts'
+import {MANY_FILES} from '../../src/lib/tar/memory-care.ts'
 import {type RunnableImage, runnableImage} from '../support/busybox-image.ts'
 import {describeWith} from '../support/requires.ts'
 import {archive, directory, member, pax} from '../support/tar.ts'
@@ -144,6 +145,20 @@ describeWith(['root', 'getfattr'], 'an image as a root file system', () => {
       expect(await readFile(join(path, 'hard'), 'utf8')).toBe('3')
     })
   }
+
+  it('says when a layer has very many files, and when all of them have been placed', async () => {
+    const files = Array.from({length: MANY_FILES}, (_, index) => member({name: `many/${index}`}))
+    const image = await runnableImage([archive(member({name: 'one'})), archive(...files)])
+    const base = await temporaryDirectory()
+    onTestFinished(() => unmountBelow(base))
+    const said: string[] = []
+    const memoryCare = {
+      foundManyFiles: () => void said.push('found'),
+      plannedManyFiles: () => void said.push('planned'),
+    }
+    await mountImageRootfs(image, base, {memoryCare})
+    expect(said).toEqual(['found', 'planned'])
+  })
 
   it('is the same either way', async () => {
     const image = await runnableImage(RICH)

@@ -8,8 +8,8 @@
 
 import {setFlagsFromString} from 'node:v8'
 import {runInNewContext} from 'node:vm'
-import type {MemoryCare} from '../convert/memory-care.ts'
 import {mapLargeBlocks, trimMemory} from '../native/system-calls.ts'
+import type {MemoryCare} from '../tar/memory-care.ts'
 
 export const MEMORY_CARE: MemoryCare = {
   foundManyFiles() {

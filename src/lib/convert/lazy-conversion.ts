@@ -7,13 +7,13 @@ import {copyBlob} from '../copy/copy-image.ts'
 import {DEFAULT_CHUNK_SIZE} from '../estargz/plan-layer.ts'
 import {layerMediaType} from '../oci/media-type.ts'
 import type {LayerReads} from '../prefetch/read-ranges.ts'
+import type {MemoryCare} from '../tar/memory-care.ts'
 import type {ConversionCache} from './conversion-cache.ts'
 import type {LayerConversion, LayerResult, LayerToConvert} from './convert-image.ts'
 import {convertLayer} from './convert-layer.ts'
 import {convertUnlessKnown, type FreshLayer} from './convert-unless-known.ts'
 import type {LazyFormat} from './layer-format.ts'
 import {formatKey, type LayerWriting, layerWriting} from './layer-writing.ts'
-import type {MemoryCare} from './memory-care.ts'
 
 /**
  * What comes first in a layer, in order: paths, or for globs a choice among the layer's own. `key` tells two choices

@@ -8,10 +8,10 @@ import type {BlobSource, CallOptions, ContentStore} from '../oci/content-store.t
 import type {Descriptor} from '../oci/descriptor.ts'
 import {type Digest, digestFromHash} from '../oci/digest.ts'
 import {layerCompressionOf} from '../oci/media-type.ts'
+import {MANY_FILES, type MemoryCare} from '../tar/memory-care.ts'
 import {plainTar} from '../tar/plain-tar.ts'
 import {TarScanner} from '../tar/scanner.ts'
 import type {TarEntry} from '../tar/tar-entry.ts'
-import {MANY_FILES, type MemoryCare} from './memory-care.ts'
 import type {SourceMembers} from './source-members.ts'
 import {SpoolFile} from './spool-file.ts'
 

@@ -3,6 +3,7 @@
 import {readFile} from 'node:fs/promises'
 import {join} from 'node:path'
 import {digestOf} from '../blob/sha256.ts'
+import {MEMORY_CARE} from '../conversion/memory-care.ts'
 import {profiledFirst, readProfiles} from '../conversion/profiles.ts'
 import type {LayerToConvert} from '../convert/convert-image.ts'
 import {type Prioritized, samePaths, whatWasRead} from '../convert/lazy-conversion.ts'
@@ -132,6 +133,7 @@ async function runProfile(
     waitOnLine: watched.waitOnLine,
     stopSignal: watched.waitOnSignal ? stop.signal : undefined,
     maxLayerSize: context.maxUncompressedSize,
+    memoryCare: MEMORY_CARE,
     sandboxRoot: join(context.temporaryDirectory, 'ctr-remote-sandboxes'),
     signal: context.signal,
     onProgress: context.onProgress,

@@ -27,6 +27,7 @@ import {
   type SpecMount,
 } from '../runc/runtime-spec.ts'
 import type {WorkloadOptions} from '../runc/workload.ts'
+import type {MemoryCare} from '../tar/memory-care.ts'
 import {startAccessTracer, type Trace} from '../tracer/access-tracer.ts'
 import {removePageTracer} from '../tracer/page-tracer.ts'
 import {type OpenedFile, type ReadWatch, watchReads} from './file-reads.ts'
@@ -54,6 +55,7 @@ export interface ProfileOptions extends CallOptions {
   readonly sandboxRoot: string
   /** Bytes to which a layer may decompress at most; undefined for what the sandbox has room for. */
   readonly maxLayerSize?: number | undefined
+  readonly memoryCare?: MemoryCare | undefined
   readonly onProgress?: ProgressSink | undefined
   /** In the place of the real tracer and of this machine's CDI devices: tests break into a run by these. */
   readonly startTracer?: typeof startAccessTracer

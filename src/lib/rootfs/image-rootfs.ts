@@ -10,6 +10,7 @@ import {canMountErofs, EXACT_READ_AHEAD_KB, mountErofs} from '../mount/mount-ero
 import {mountOverlay, mountTmpfs, unmountBelow} from '../mount/mounts.ts'
 import type {CallOptions, ContentStore} from '../oci/content-store.ts'
 import type {ImageConfig, ImageManifest} from '../oci/manifest.ts'
+import {MANY_FILES} from '../tar/memory-care.ts'
 import {payloadOffsetOf, type TarEntry} from '../tar/tar-entry.ts'
 import type {DirectoryNode, FileNode} from '../vfs/file-tree.ts'
 import {type PlacedLayer, placeLayer} from '../vfs/layer-places.ts'
@@ -52,6 +53,7 @@ export async function mountImageRootfs(
   const layers = tars.map(tar => placeLayer(tar.entries))
   const trees: DirectoryNode[] = []
   for (const {entries} of layers) trees.push(treeOfLayer(entries, payloadOffsetOf, trees))
+  if (layers.some(({entries}) => entries.length >= MANY_FILES)) options.memoryCare?.plannedManyFiles()
   const parts = tars.map((tar, index) => ({tar, tree: trees[index]!, target: `layers/${index}`}))
   const inPlace = (await canMountErofs(directory)) && (await mountInPlace(directory, parts, options))
   if (!inPlace) await unpack(directory, parts, options)

@@ -12,6 +12,7 @@ import type {CallOptions, ContentStore} from '../oci/content-store.ts'
 import type {Descriptor} from '../oci/descriptor.ts'
 import type {Digest} from '../oci/digest.ts'
 import {layerCompressionOf} from '../oci/media-type.ts'
+import {MANY_FILES, type MemoryCare} from '../tar/memory-care.ts'
 import {plainTar} from '../tar/plain-tar.ts'
 import {TarScanner} from '../tar/scanner.ts'
 import type {TarEntry} from '../tar/tar-entry.ts'
@@ -33,6 +34,7 @@ export interface LayerTarSource {
 export interface LayerTarOptions extends CallOptions {
   /** Bytes to which a layer may decompress at most; undefined for what the tar's directory has room for. */
   readonly maxLayerSize?: number | undefined
+  readonly memoryCare?: MemoryCare | undefined
 }
 
 /**
@@ -81,10 +83,13 @@ async function writeTar(
   tar: AsyncIterable<Uint8Array>,
   path: string,
   where: string,
-  {maxLayerSize, signal}: LayerTarOptions,
+  {maxLayerSize, memoryCare, signal}: LayerTarOptions,
 ): Promise<LayerTar & {readonly digest: Digest}> {
   const entries: TarEntry[] = []
-  const scanner = new TarScanner(entry => entries.push(entry), {takesSparse: true})
+  const add = (entry: TarEntry) => {
+    if (entries.push(entry) === MANY_FILES) memoryCare?.foundManyFiles()
+  }
+  const scanner = new TarScanner(add, {takesSparse: true})
   const digester = createDigester()
   await using file = await open(path, 'wx', 0o600)
   let written = 0
