@@ -7,7 +7,7 @@ import {join} from 'node:path'
 import {foldersOf} from './bundled-packages.ts'
 import {noticesOf} from './notices.ts'
 
-const PROGRAMS = ['containerd-stargz-grpc', 'ctr-remote', 'stargz-store', 'stargz-store-helper']
+export const PROGRAMS = ['containerd-stargz-grpc', 'ctr-remote', 'stargz-store', 'stargz-store-helper']
 
 /** What of a checkout belongs to it as it is. */
 const COPIED = [

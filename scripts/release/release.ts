@@ -1,6 +1,6 @@
-// Makes what is published, in release/: for each kind of processor an archive of everything that it takes to run, and what
-// it is made of; and the checksums of all. The same sources give the same bytes: times are of the last commit, or of
-// $SOURCE_DATE_EPOCH.
+// Makes what is published, in release/: for each kind of processor an archive of everything that it takes to run, another
+// of programs that are one file each, and what they are made of; and the checksums of all. The same sources give the same
+// bytes: times are of the last commit, or of $SOURCE_DATE_EPOCH.
 //
 //   npm run release                          builds first
 //   node scripts/release/release.ts [DIRECTORY]   packs what has been built
@@ -13,6 +13,7 @@ import {join, resolve} from 'node:path'
 import {gzipSync} from 'node:zlib'
 import {billOfMaterials} from './bill-of-materials.ts'
 import {laidOutProgram} from './program-tree.ts'
+import {writeSinglePrograms} from './single-file.ts'
 
 const ROOT = resolve(import.meta.dirname, '../..')
 const {version} = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'))
@@ -28,7 +29,13 @@ try {
   const name = `ctr-remote-${version}-linux-amd64`
   const tree = join(scratch, 'tree')
   laidOutProgram(ROOT, tree)
-  writeFileSync(join(out, `${name}.tar.gz`), archiveOf(tree))
+  const archive = gzipSync(tarOf(tree), {level: 9})
+  writeFileSync(join(out, `${name}.tar.gz`), archive)
+  const single = join(scratch, 'single')
+  mkdirSync(single)
+  writeSinglePrograms(single, version, archive)
+  // What is in it is compressed.
+  writeFileSync(join(out, `${name}-single.tar`), tarOf(single))
   const materials = billOfMaterials(ROOT, version, new Date(Number(epoch) * 1000))
   writeFileSync(join(out, `${name}.cdx.json`), `${JSON.stringify(materials, undefined, 2)}\n`)
 } finally {
@@ -36,8 +43,8 @@ try {
 }
 writeFileSync(join(out, 'SHA256SUMS'), checksumsOf(out))
 
-/** A tar of a directory's contents, whoever made it, compressed. */
-function archiveOf(tree: string): Buffer {
+/** A tar of a directory's contents, whoever made it. */
+function tarOf(tree: string): Buffer {
   const sameForAll = [
     '--format=gnu',
     '--sort=name',
@@ -47,8 +54,7 @@ function archiveOf(tree: string): Buffer {
     '--numeric-owner',
   ]
   const names = readdirSync(tree).sort()
-  const tar = execFileSync('tar', ['-c', ...sameForAll, '-C', tree, ...names], {maxBuffer: 2 ** 30})
-  return gzipSync(tar, {level: 9})
+  return execFileSync('tar', ['-c', ...sameForAll, '-C', tree, ...names], {maxBuffer: 2 ** 30})
 }
 
 /** In the format of sha256sum(1). */

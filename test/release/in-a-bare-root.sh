@@ -6,6 +6,30 @@ busybox() { /bin/busybox "$@"; }
 for program in ctr-remote containerd-stargz-grpc stargz-store; do $program --version; done
 ctr-remote autocomplete script bash | busybox grep -q CTR_REMOTE
 
+# The programs of one file each: two first starts at once, one that is killed, a damaged file, another place, another user.
+for number in 1 2; do /opt/ctr-remote --version >/version$number & done
+/opt/containerd-stargz-grpc --version
+wait
+busybox cmp /version1 /version2
+[ "$(busybox ls -A /var/lib/ctr-remote | busybox wc -l)" = 1 ]
+/opt/ctr-remote --version | busybox grep -q ctr-remote
+busybox rm -r /var/lib/ctr-remote
+/opt/ctr-remote --version >/dev/null & killed=$!
+until [ -e /var/lib/ctr-remote/.part-*/lib ]; do busybox usleep 10000; done
+kill -9 $killed
+[ ! -e /var/lib/ctr-remote/0* ]
+/opt/ctr-remote --version | busybox grep -q ctr-remote
+busybox mkdir /damaged
+busybox head -c 20000000 /opt/ctr-remote >/damaged/ctr-remote
+busybox chmod 755 /damaged/ctr-remote
+! CTR_REMOTE_UNPACK_DIR=/elsewhere /damaged/ctr-remote --version 2>/refused
+busybox grep 'Cannot start: .* is damaged' /refused
+[ -z "$(busybox ls -A /elsewhere)" ]
+CTR_REMOTE_UNPACK_DIR=/elsewhere /opt/ctr-remote --version | busybox grep -q ctr-remote
+busybox cp /opt/ctr-remote /damaged/other
+! /damaged/other 2>/refused
+busybox grep 'this file is one of' /refused
+
 ctr-remote image convert --estargz --oci oci:/image:localhost/app:latest oci:/converted:esgz
 ctr-remote image verify oci:/converted:esgz
 

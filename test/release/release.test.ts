@@ -46,6 +46,10 @@ describeWith(['root', 'cc', 'strip', 'busybox', 'unshare'], 'a release', () => {
     const root = join(directory, 'root')
     makeBareRoot(root)
     execFileSync('tar', ['-C', join(root, 'usr/local'), '-xzf', join(one, archive)])
+    // As stargz-snapshotter's documents have it for the archive of theirs.
+    mkdirSync(join(root, 'opt'))
+    const single = join(one, archive.replace('.tar.gz', '-single.tar'))
+    execFileSync('tar', ['-C', join(root, 'opt'), '-xvf', single, 'containerd-stargz-grpc', 'ctr-remote'])
     await writeImage(join(root, 'image'))
     copyFileSync(join(import.meta.dirname, 'in-a-bare-root.sh'), join(root, 'run.sh'))
     const mounts = ['proc', 'dev', 'sys'].map(name => `mount --rbind /${name} ${root}/${name}`).join(' && ')
