@@ -38,11 +38,11 @@ export function laidOutProgram(root: string, tree: string): void {
     })
   }
   for (const name of COPIED) cpSync(join(root, name), join(home, name), {recursive: true})
-  // The one thing that is loaded as a package: shell completion.
+  // The one thing that is loaded as a package: shell completion. Nobody runs the commands of what it takes.
   for (const folder of foldersOf(root, '@oclif/plugin-autocomplete')) {
     cpSync(join(root, folder), join(home, folder), {
       recursive: true,
-      filter: path => !/\.(map|ts|md)$/.test(path),
+      filter: path => !/\.(map|ts|md)$|\/(bin|cli\.js)$/.test(path),
     })
   }
   const native = join(home, 'native/build')

@@ -7,11 +7,12 @@
 
 import {execFileSync} from 'node:child_process'
 import {createHash} from 'node:crypto'
-import {mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync} from 'node:fs'
+import {existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync} from 'node:fs'
 import {tmpdir} from 'node:os'
 import {join, resolve} from 'node:path'
 import {gzipSync} from 'node:zlib'
 import {billOfMaterials} from './bill-of-materials.ts'
+import {writeDebianPackage} from './debian-package.ts'
 import {laidOutProgram} from './program-tree.ts'
 import {writeSinglePrograms} from './single-file.ts'
 
@@ -36,6 +37,19 @@ try {
   writeSinglePrograms(single, version, archive)
   // What is in it is compressed.
   writeFileSync(join(out, `${name}-single.tar`), tarOf(single))
+  if (existsSync('/usr/bin/dpkg-deb')) {
+    const debian = join(scratch, 'debian')
+    mkdirSync(debian)
+    writeDebianPackage({
+      tree,
+      scratch: debian,
+      version,
+      epoch,
+      out: join(out, `ctr-remote_${version}_amd64.deb`),
+    })
+  } else {
+    console.error('no package for Debian is made: dpkg-deb is missing')
+  }
   const materials = billOfMaterials(ROOT, version, new Date(Number(epoch) * 1000))
   writeFileSync(join(out, `${name}.cdx.json`), `${JSON.stringify(materials, undefined, 2)}\n`)
 } finally {
