@@ -42,7 +42,7 @@ export function laidOutProgram(root: string, tree: string): void {
   for (const folder of foldersOf(root, '@oclif/plugin-autocomplete')) {
     cpSync(join(root, folder), join(home, folder), {
       recursive: true,
-      filter: path => !/\.(map|ts|md)$|\/(bin|cli\.js)$/.test(path),
+      filter: path => !/\.(map|ts|md)$|\/(semver|jake|ejs)\/bin$/.test(path),
     })
   }
   const native = join(home, 'native/build')

@@ -1,6 +1,6 @@
 // Makes what is published, in release/: for each kind of processor an archive of everything that it takes to run, another
-// of programs that are one file each, and what they are made of; and the checksums of all. The same sources give the same
-// bytes: times are of the last commit, or of $SOURCE_DATE_EPOCH.
+// of programs that are one file each, a package for Debian, an image, and what they are made of; and the checksums of all.
+// The same sources give the same bytes: times are of the last commit, or of $SOURCE_DATE_EPOCH.
 //
 //   npm run release                          builds first
 //   node scripts/release/release.ts [DIRECTORY]   packs what has been built
@@ -13,6 +13,7 @@ import {join, resolve} from 'node:path'
 import {gzipSync} from 'node:zlib'
 import {billOfMaterials} from './bill-of-materials.ts'
 import {writeDebianPackage} from './debian-package.ts'
+import {writeOwnImage} from './own-image.ts'
 import {laidOutProgram} from './program-tree.ts'
 import {writeSinglePrograms} from './single-file.ts'
 
@@ -50,6 +51,17 @@ try {
   } else {
     console.error('no package for Debian is made: dpkg-deb is missing')
   }
+  const own = join(scratch, 'image')
+  mkdirSync(own)
+  await writeOwnImage({
+    root: ROOT,
+    tree,
+    scratch: own,
+    version,
+    epoch,
+    tarOf,
+    out: join(out, `${name}.oci.tar`),
+  })
   const materials = billOfMaterials(ROOT, version, new Date(Number(epoch) * 1000))
   writeFileSync(join(out, `${name}.cdx.json`), `${JSON.stringify(materials, undefined, 2)}\n`)
 } finally {

@@ -30,7 +30,7 @@ describe('a build', () => {
   })
 })
 
-describeWith(['root', 'cc', 'strip', 'busybox', 'unshare'], 'a release', () => {
+describeWith(['root', 'cc', 'strip', 'busybox', 'unshare', 'runc'], 'a release', () => {
   it('is the same when it is made again, and runs with nothing but a C library', {
     timeout: 300_000,
   }, async () => {
@@ -42,6 +42,12 @@ describeWith(['root', 'cc', 'strip', 'busybox', 'unshare'], 'a release', () => {
     await run('sha256sum', ['--check', '--strict', 'SHA256SUMS'], {cwd: one})
     const archive = readdirSync(one).find(name => name.endsWith('-linux-amd64.tar.gz'))!
     expect(readFileSync(join(one, archive)).length).toBeLessThan(60 * 1024 * 1024)
+
+    // The image runs, in our own sandbox.
+    const image = `oci-archive:${join(one, archive.replace('.tar.gz', '.oci.tar'))}`
+    const flags = ['--oci', '--args=["--version"]', '--data-dir', join(directory, 'data')]
+    const shown = await run(join(ROOT, 'bin/ctr-remote'), ['image', 'optimize', ...flags, image, 'own:image'])
+    expect(shown.stdout + shown.stderr).toMatch(/^ctr-remote \d/m)
 
     const root = join(directory, 'root')
     makeBareRoot(root)
