@@ -30,6 +30,7 @@ export interface WorkloadFlags {
 /** The flags that say what comes first. */
 export interface PriorityFlags {
   readonly 'no-optimize': boolean
+  readonly static: boolean
   readonly 'prefetch-list'?: string | undefined
   readonly period: number
   readonly 'wait-on-line'?: string | undefined
@@ -44,6 +45,7 @@ export function prioritiesFrom(flags: PriorityFlags, workload: WorkloadOptions):
   if (flags['no-optimize']) return {from: 'nothing'}
   const file = flags['prefetch-list']
   if (file) return {from: 'list', file}
+  if (flags.static) return {from: 'image', workload, recordOut: flags['record-out']}
   if (flags.profile) return {from: 'profiles', files: flags.profile}
   return {
     from: 'workload',

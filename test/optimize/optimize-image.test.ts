@@ -72,6 +72,11 @@ describeWith(['root', 'runc', '/usr/bin/busybox'], 'optimizing an image', () => 
     const record = parseProfile(await readFile(profileOut), 'it')
     expect(record.map(({path}) => path)).toEqual(expect.arrayContaining(['data/read']))
     expect((await optimize({from: 'profiles', files: [profileOut]})).root).toEqual(ran.root)
+    const recordOut = join(directory, 'record')
+    const predicted = await optimize({from: 'image', workload: {}, recordOut})
+    const told = parseProfile(await readFile(recordOut), 'it')
+    expect(told.map(({path}) => path)).toEqual(['bin/busybox', 'data/read'])
+    expect(predicted.manifests[0]!.layers[0]!.prioritized).toMatchObject({files: 2, missing: []})
   })
 
   it('converts the image that ran, though its tag in the registry moves on meanwhile', async () => {

@@ -24,6 +24,7 @@ oci:….`
   static override examples = [
     '<%= config.bin %> image optimize --oci example.com/foo:orig example.com/foo:esgz',
     `<%= config.bin %> image optimize --oci --entrypoint='["python3"]' --args='["-c","print(1)"]' --wait-on-line 1 python:3 python:esgz`,
+    '<%= config.bin %> image optimize --static --oci docker://example.com/foo:1 docker://example.com/foo:1-esgz',
     '<%= config.bin %> image optimize --oci docker://example.com/foo:1 docker://example.com/foo:1-esgz',
   ]
 
@@ -37,6 +38,23 @@ oci:….`
       description: 'keep layers that are valid in the wanted format already, and of which no file was read',
     }),
     'no-optimize': Flags.boolean({description: 'run nothing, prioritize nothing'}),
+    static: Flags.boolean({
+      description:
+        'prioritize what can be told from the image itself that a start reads; nothing runs, no root is needed',
+      exclusive: [
+        ...[
+          'no-optimize',
+          'profile',
+          'profile-out',
+          'prefetch-list',
+          'period',
+          'wait-on-line',
+          'wait-on-signal',
+        ],
+        ...['terminal', 'i', 'user', 'mount', 'dns-nameservers', 'dns-search-domains', 'dns-options'],
+        ...['add-hosts', 'cni', 'cni-plugin-conf-dir', 'cni-plugin-dir', 'net-host', 'gpus'],
+      ],
+    }),
     'record-out': Flags.string({
       description: 'write what was read to this file, for convert --estargz-record-in',
       exclusive: ['no-optimize', 'prefetch-list'],

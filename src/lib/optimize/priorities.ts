@@ -1,4 +1,5 @@
-// What `optimize` puts first, and how it finds out: by running the workload, from a list, or not at all.
+// What `optimize` puts first, and how it finds out: by running the workload, from the image itself, from
+// profiles or a list, or not at all.
 
 import {readFile} from 'node:fs/promises'
 import {join} from 'node:path'
@@ -8,7 +9,7 @@ import {profiledFirst, readProfiles} from '../conversion/profiles.ts'
 import type {LayerToConvert} from '../convert/convert-image.ts'
 import {type Prioritized, samePaths, whatWasRead} from '../convert/lazy-conversion.ts'
 import {CodedError} from '../errors/coded-error.ts'
-import {type ImageTree, type ManifestNode, readConfig} from '../image/image-tree.ts'
+import {type ImageTree, isAttestation, type ManifestNode, readConfig} from '../image/image-tree.ts'
 import {writeOutput} from '../io/output.ts'
 import type {ProgressSink} from '../io/progress.ts'
 import type {ContentStore} from '../oci/content-store.ts'
@@ -16,7 +17,7 @@ import {formatPlatform, hostPlatform, matchesPlatform} from '../oci/platform.ts'
 import type {Profile, ProfiledImage, ProfileOptions} from '../profile/profile-image.ts'
 import {parsePrefetchList, selectPrefetchFiles} from '../record/prefetch-list.ts'
 import {encodeProfile} from '../record/profile-file.ts'
-import {encodeRecord} from '../record/record-file.ts'
+import {encodeRecord, type RecordEntry} from '../record/record-file.ts'
 import type {WorkloadOptions} from '../runc/workload.ts'
 
 /** How the files that come first are chosen. */
@@ -27,6 +28,12 @@ export type Priorities =
   /** Profiles and records, one or more. */
   | {readonly from: 'profiles'; readonly files: readonly string[]}
   | ({readonly from: 'workload'} & WatchedWorkload)
+  /** What can be told of a start without running it. */
+  | {
+      readonly from: 'image'
+      readonly workload: Pick<WorkloadOptions, 'entrypoint' | 'args' | 'env' | 'cwd'>
+      readonly recordOut?: string | undefined
+    }
 
 /** What runs, and how long it is watched. */
 export interface WatchedWorkload {
@@ -67,6 +74,8 @@ export async function findPriorities(
       return profiledFirst(await readProfiles(priorities.files))
     case 'workload':
       return readFirst(priorities, image, context)
+    case 'image':
+      return predictedFirst(priorities, image, context)
   }
 }
 
@@ -113,6 +122,36 @@ async function readFirst(
     const {layers, reads} = profiles.get(manifestDigest) ?? {}
     return whatWasRead(layers?.[layerIndex] ?? [], reads?.[layerIndex])
   }
+}
+
+/** What a start of each image reads, told from its files. Writes the record when asked. */
+async function predictedFirst(
+  {workload, recordOut}: Extract<Priorities, {from: 'image'}>,
+  {content, tree}: {readonly content: ContentStore; readonly tree: ImageTree},
+  context: PrioritiesContext,
+): Promise<PrioritizedIn> {
+  const {predictImage} = await import('../profile/predict-image.ts')
+  const {commandOf, cwdOf} = await import('../runc/runtime-spec.ts')
+  const record: RecordEntry[] = []
+  for (const {descriptor, manifest} of tree.manifests.filter(node => !isAttestation(node.descriptor))) {
+    const config = await readConfig(content, manifest, context)
+    const {config: run = {}} = config
+    const start = {
+      words: commandOf(run, workload),
+      env: [...(run.Env ?? []), ...(workload.env ?? [])],
+      workingDirectory: cwdOf(run, workload),
+    }
+    const image = {content, manifestDigest: descriptor.digest, manifest, config}
+    const options = {...context, maxLayerSize: context.maxUncompressedSize, memoryCare: MEMORY_CARE}
+    record.push(...(await predictImage(image, start, options)))
+  }
+  if (recordOut) await writeRecord(recordOut, encodeRecord(record), context.signal)
+  return ({manifestDigest, layerIndex}) =>
+    samePaths(
+      record
+        .filter(entry => entry.manifestDigest === manifestDigest && entry.layerIndex === layerIndex)
+        .map(({path}) => path),
+    )
 }
 
 function runsHere({platform}: ManifestNode): boolean {

@@ -3,30 +3,18 @@
 
 import {type FileHandle, mkdir, open, rm, writeFile} from 'node:fs/promises'
 import {join} from 'node:path'
-import pLimit from 'p-limit'
 import {encodeErofs} from '../erofs/encode-image.ts'
-import {settleAll} from '../io/settle-all.ts'
 import {canMountErofs, EXACT_READ_AHEAD_KB, mountErofs} from '../mount/mount-erofs.ts'
 import {mountOverlay, mountTmpfs, unmountBelow} from '../mount/mounts.ts'
-import type {CallOptions, ContentStore} from '../oci/content-store.ts'
-import type {ImageConfig, ImageManifest} from '../oci/manifest.ts'
+import type {CallOptions} from '../oci/content-store.ts'
 import {MANY_FILES} from '../tar/memory-care.ts'
 import {payloadOffsetOf, type TarEntry} from '../tar/tar-entry.ts'
 import type {DirectoryNode, FileNode} from '../vfs/file-tree.ts'
 import {type PlacedLayer, placeLayer} from '../vfs/layer-places.ts'
 import {treeOfLayer} from '../vfs/layer-tree.ts'
 import {extractTree} from './extract-tree.ts'
-import {type LayerTar, type LayerTarOptions, writeLayerTar} from './layer-tar.ts'
+import {type LayerTar, type LayerTarOptions, type RootfsSource, writeLayerTars} from './layer-tar.ts'
 import {mergeTrees} from './merge-trees.ts'
-
-/** Layers decompressed at once. */
-const PARALLEL_LAYERS = 4
-
-export interface RootfsSource {
-  readonly content: ContentStore
-  readonly manifest: ImageManifest
-  readonly config: ImageConfig
-}
 
 export interface ImageRootfs {
   /** The mount point of the merged tree. */
@@ -49,7 +37,7 @@ export async function mountImageRootfs(
   options: LayerTarOptions = {},
 ): Promise<ImageRootfs> {
   for (const name of ['layers', 'rootfs']) await mkdir(join(directory, name))
-  const tars = await writeTars(source, directory, options)
+  const tars = await writeLayerTars(source, directory, options)
   const layers = tars.map(tar => placeLayer(tar.entries))
   const trees: DirectoryNode[] = []
   for (const {entries} of layers) trees.push(treeOfLayer(entries, payloadOffsetOf, trees))
@@ -91,27 +79,6 @@ async function mountInPlace(
     await rm(join(directory, 'writable'), {recursive: true, force: true})
     return false
   }
-}
-
-/** Nobody needs the other layers when one fails: they are stopped, and waited for. */
-async function writeTars(
-  source: RootfsSource,
-  directory: string,
-  options: LayerTarOptions,
-): Promise<LayerTar[]> {
-  const {content, manifest, config} = source
-  const limit = pLimit(PARALLEL_LAYERS)
-  const abort = new AbortController()
-  const signal = options.signal ? AbortSignal.any([options.signal, abort.signal]) : abort.signal
-  const tars = manifest.layers.map((layer, index) =>
-    limit(async () => {
-      signal.throwIfAborted()
-      const diffId = config.rootfs.diff_ids[index]!
-      const path = join(directory, `${index}.tar`)
-      return await writeLayerTar({content, layer, diffId}, path, {...options, signal})
-    }),
-  )
-  return settleAll(tars, abort)
 }
 
 async function mountLayer(directory: string, {tar, tree, target}: LayerPart): Promise<void> {

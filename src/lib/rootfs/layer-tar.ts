@@ -1,21 +1,33 @@
 // One layer as a decompressed tar in a temporary file, verified on the way, with an index of what is in it.
 
 import {open, rename} from 'node:fs/promises'
-import {dirname} from 'node:path'
+import {dirname, join} from 'node:path'
+import pLimit from 'p-limit'
 import {decompressStream} from '../blob/decompress.ts'
 import {openFile} from '../blob/file-blob.ts'
 import {limitSize} from '../blob/limit-size.ts'
 import {createDigester} from '../blob/sha256.ts'
 import {writeSparsely} from '../blob/write-fully.ts'
 import {CodedError} from '../errors/coded-error.ts'
+import {settleAll} from '../io/settle-all.ts'
 import type {CallOptions, ContentStore} from '../oci/content-store.ts'
 import type {Descriptor} from '../oci/descriptor.ts'
 import type {Digest} from '../oci/digest.ts'
+import type {ImageConfig, ImageManifest} from '../oci/manifest.ts'
 import {layerCompressionOf} from '../oci/media-type.ts'
 import {MANY_FILES, type MemoryCare} from '../tar/memory-care.ts'
 import {plainTar} from '../tar/plain-tar.ts'
 import {TarScanner} from '../tar/scanner.ts'
 import type {TarEntry} from '../tar/tar-entry.ts'
+
+/** Layers decompressed at once. */
+const PARALLEL_LAYERS = 4
+
+export interface RootfsSource {
+  readonly content: ContentStore
+  readonly manifest: ImageManifest
+  readonly config: ImageConfig
+}
 
 /** A layer's tar on disk; who asked for it removes the file. */
 export interface LayerTar {
@@ -64,6 +76,30 @@ export async function writeLayerTar(
     )
   }
   return written.entries.some(entry => entry.sparse) ? makePlain(written, where, options) : written
+}
+
+/**
+ * Writes the tar of each layer into `directory`, as `writeLayerTar` does. Nobody needs the other layers when one fails: they are
+ * stopped, and waited for.
+ */
+export async function writeLayerTars(
+  source: RootfsSource,
+  directory: string,
+  options: LayerTarOptions,
+): Promise<LayerTar[]> {
+  const {content, manifest, config} = source
+  const limit = pLimit(PARALLEL_LAYERS)
+  const abort = new AbortController()
+  const signal = options.signal ? AbortSignal.any([options.signal, abort.signal]) : abort.signal
+  const tars = manifest.layers.map((layer, index) =>
+    limit(async () => {
+      signal.throwIfAborted()
+      const diffId = config.rootfs.diff_ids[index]!
+      const path = join(directory, `${index}.tar`)
+      return await writeLayerTar({content, layer, diffId}, path, {...options, signal})
+    }),
+  )
+  return settleAll(tars, abort)
 }
 
 /** Writes the tar again with its sparse files made plain, in the place of the first one. */

@@ -230,7 +230,10 @@ export function buildRuntimeSpec(
 }
 
 /** Entrypoint and command, each overridden on its own. */
-function commandOf(image: RunConfig, workload: WorkloadOptions): string[] {
+export function commandOf(
+  image: RunConfig,
+  workload: Pick<WorkloadOptions, 'entrypoint' | 'args'>,
+): string[] {
   const command = [...(workload.entrypoint ?? image.Entrypoint ?? []), ...(workload.args ?? image.Cmd ?? [])]
   if (command.length === 0 || command[0] === '') {
     throw new CodedError(
@@ -241,7 +244,8 @@ function commandOf(image: RunConfig, workload: WorkloadOptions): string[] {
   return command
 }
 
-function cwdOf(image: RunConfig, workload: WorkloadOptions): string {
+/** Absolute. */
+export function cwdOf(image: RunConfig, workload: Pick<WorkloadOptions, 'cwd'>): string {
   const cwd = workload.cwd || image.WorkingDir || '/'
   if (!cwd.startsWith('/')) {
     throw new CodedError(

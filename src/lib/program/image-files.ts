@@ -1,13 +1,23 @@
 // Files of an image by their paths, before anything of it is mounted together: layers as overlayfs would show them, as far as
 // guessing what a start reads needs it.
 
-import type {ErofsReader, FoundNode} from '../erofs/image-reader.ts'
-import {encodeByteText} from '../io/byte-text.ts'
+import {decodeByteText, encodeByteText} from '../io/byte-text.ts'
+import type {TreeNode} from '../vfs/file-tree.ts'
+
+type Node = Pick<TreeNode, 'type' | 'size' | 'dataOffset'>
+
+/** Where names are looked up, such as an `ErofsReader`. Names and targets are bytes. */
+export interface NameTree {
+  root(): Promise<Node>
+  /** `directory` and `link` are what the tree itself has given. */
+  find(directory: Node, name: Uint8Array): Promise<Node | undefined>
+  target(link: Node): Promise<Uint8Array>
+}
 
 /** A layer's tree, and whatever the caller knows it by. */
 export interface TreeOf<Layer> {
   readonly layer: Layer
-  readonly tree: ErofsReader
+  readonly tree: NameTree
 }
 
 /** A regular file: its layer, and where its data are on the layer's device, bytes. */
@@ -24,7 +34,7 @@ const MAX_LINKS = 40
 const MAX_PARTS = 256
 
 /** A directory, in each of the layers that have it, top first. */
-type Directory<Layer> = readonly (TreeOf<Layer> & {readonly node: FoundNode})[]
+type Directory<Layer> = readonly (TreeOf<Layer> & {readonly node: Node})[]
 
 export class ImageFiles<Layer> {
   readonly #trees: readonly TreeOf<Layer>[]
@@ -56,7 +66,7 @@ export class ImageFiles<Layer> {
         names.push(part)
       } else if (type === 'symlink') {
         if (++links > MAX_LINKS) return undefined
-        const target = Buffer.from(await top.tree.target(top.node)).toString()
+        const target = decodeByteText(await top.tree.target(top.node))
         if (target.startsWith('/')) [directories, names] = [[root], []]
         parts.unshift(...partsOf(target))
       } else {
@@ -70,7 +80,7 @@ export class ImageFiles<Layer> {
 
 /** What has a name: in the topmost layer that has it, and for directories in those below, up to one that has something else. */
 async function findIn<Layer>(directory: Directory<Layer>, part: string): Promise<Directory<Layer>> {
-  const found: (TreeOf<Layer> & {readonly node: FoundNode})[] = []
+  const found: (TreeOf<Layer> & {readonly node: Node})[] = []
   for (const {layer, tree, node: parent} of directory) {
     const node = await tree.find(parent, encodeByteText(part))
     if (!node) continue

@@ -1,7 +1,7 @@
 import {describe, expect, it} from 'vitest'
 import {encodeErofs} from '../../src/lib/erofs/encode-image.ts'
 import {ErofsReader} from '../../src/lib/erofs/image-reader.ts'
-import {ImageFiles} from '../../src/lib/layer/image-files.ts'
+import {ImageFiles} from '../../src/lib/program/image-files.ts'
 import {type DirectoryNode, type FileNode, plainDirectory} from '../../src/lib/vfs/file-tree.ts'
 
 /** Files by path; a text is a symlink, a number a file of that size, `null` a whiteout. */
