@@ -184,7 +184,7 @@ export function importsOf(text: string, packageName: string): readonly string[] 
 
 /** What follows `import`, over several lines where it is in parentheses. */
 function afterImport(text: string, part: string): string {
-  const own = part.slice(part.search(/\bimport\b/) + 'import'.length)
+  const own = part.replace(/^.*?\bimport\b/, '')
   if (!own.includes('(') || own.includes(')')) return own
   const open = text.indexOf('(')
   return text.slice(open, text.indexOf(')', open)).replace(/#.*$/gm, '')
