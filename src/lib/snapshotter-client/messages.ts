@@ -3,7 +3,7 @@
 import type {MessageInitShape} from '@bufbuild/protobuf'
 import type {LazyLayerStatus} from '../layer/lazy-layer-status.ts'
 import type {StartStep, StartTiming} from '../layer/start-timing.ts'
-import type {LazyLayer, LazyLayerSchema, Start, StartSchema} from './proto/lazy_layers_pb.ts'
+import {type LazyLayer, LazyLayerSchema, type Start, type StartSchema} from './proto/lazy_layers_pb.ts'
 
 /** Every step by its name: what an adapter has of an engine are types. */
 const STEPS: {readonly [step in StartStep]: step} = {
@@ -18,46 +18,23 @@ const STEPS: {readonly [step in StartStep]: step} = {
   'read-request': 'read-request',
   background: 'background',
 }
-const BACKENDS = ['erofs', 'fuse', 'plain'] as const
+const BACKENDS: ReadonlySet<unknown> = new Set(['erofs', 'fuse', 'plain'])
+const LAYER_FIELDS: ReadonlySet<string> = new Set(LazyLayerSchema.fields.map(({localName}) => localName))
 
+/** The fields are those of the status, with 64 bits for numbers. */
 export function layerMessage(status: LazyLayerStatus): MessageInitShape<typeof LazyLayerSchema> {
-  const {hits, prefetchedUnread, ...rest} = status
-  return {
-    ...rest,
-    size: BigInt(status.size),
-    fetched: BigInt(status.fetched),
-    deviceSize: BigInt(status.deviceSize),
-    present: BigInt(status.present),
-    prefetchSize: BigInt(status.prefetchSize),
-    requests: BigInt(status.requests),
-    errors: BigInt(status.errors),
-    ...(hits === undefined ? {} : {hits: BigInt(hits)}),
-    ...(prefetchedUnread === undefined ? {} : {prefetchedUnread: BigInt(prefetchedUnread)}),
-  }
+  return Object.fromEntries(
+    Object.entries(status).map(([name, value]) => [name, typeof value === 'number' ? BigInt(value) : value]),
+  )
 }
 
+/** The inverse; a backend that only another version of the daemon knows is left out. */
 export function layerOf(message: LazyLayer): LazyLayerStatus {
-  const backend = BACKENDS.find(known => known === message.backend)
-  return {
-    mountpoint: message.mountpoint,
-    reference: message.reference,
-    digest: message.digest,
-    ...(message.tocDigest === undefined ? {} : {tocDigest: message.tocDigest}),
-    lazy: message.lazy,
-    ...(message.reason === undefined ? {} : {reason: message.reason}),
-    ...(message.format === undefined ? {} : {format: message.format}),
-    ...(backend === undefined ? {} : {backend}),
-    size: Number(message.size),
-    fetched: Number(message.fetched),
-    deviceSize: Number(message.deviceSize),
-    present: Number(message.present),
-    prefetchSize: Number(message.prefetchSize),
-    requests: Number(message.requests),
-    errors: Number(message.errors),
-    ...(message.hits === undefined ? {} : {hits: Number(message.hits)}),
-    ...(message.prefetchedUnread === undefined ? {} : {prefetchedUnread: Number(message.prefetchedUnread)}),
-    ...(message.lastError === undefined ? {} : {lastError: message.lastError}),
-  }
+  const isTold = ([name, value]: [string, unknown]) =>
+    LAYER_FIELDS.has(name) && value !== undefined && (name !== 'backend' || BACKENDS.has(value))
+  const told = Object.entries(message).filter(isTold)
+  const fields = told.map(([name, value]) => [name, typeof value === 'bigint' ? Number(value) : value])
+  return Object.fromEntries(fields)
 }
 
 export function startMessage(start: StartTiming): MessageInitShape<typeof StartSchema> {
