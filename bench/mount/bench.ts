@@ -8,7 +8,7 @@ import {parseArgs} from 'node:util'
 import Table from 'cli-table3'
 import {execa} from 'execa'
 import {openDataFileSystem} from '../../src/lib/fuse-data/data-files.ts'
-import {openTreeFileSystem} from '../../src/lib/fuse-tree/tree-file-system.ts'
+import {TreeFileSystem} from '../../src/lib/fuse-tree/tree-file-system.ts'
 import {mountErofs} from '../../src/lib/mount/mount-erofs.ts'
 import {mountOverlay, unmountBelow} from '../../src/lib/mount/mounts.ts'
 import {median} from '../convert/measure.ts'
@@ -100,7 +100,7 @@ function contendersFor(layers: readonly BenchLayer[], directory: string): Conten
     {
       name: 'fuse tree',
       mount: async () => {
-        const trees = await openTreeFileSystem(options)
+        const trees = await TreeFileSystem.open(options)
         close = () => trees.close('unmount')
         return await Promise.all(
           layers.map(({device, root}) => trees.add({device, tree: root, opaque: 'trusted'})),

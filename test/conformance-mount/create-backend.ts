@@ -10,7 +10,7 @@ import {openDataFileSystem} from '../../src/lib/fuse-data/data-files.ts'
 import {createErofsBackend} from '../../src/lib/fuse-data/erofs-backend.ts'
 import {createTreeBackend} from '../../src/lib/fuse-tree/tree-backend.ts'
 import type {OpaqueMarks} from '../../src/lib/fuse-tree/tree-encode.ts'
-import {openTreeFileSystem} from '../../src/lib/fuse-tree/tree-file-system.ts'
+import {TreeFileSystem} from '../../src/lib/fuse-tree/tree-file-system.ts'
 import type {MountableLayer, MountBackend} from '../../src/lib/layer/ports.ts'
 import type {SampleDevice} from './sample-device.ts'
 import type {SampleLayer} from './sample-layer.ts'
@@ -30,7 +30,7 @@ export async function createBackend(kind: BackendKind, settings: BackendSettings
   const options = {mountpoint: join(directory, 'fuse'), keeper, deadlineMs, log}
   return kind === 'erofs'
     ? createErofsBackend(await openDataFileSystem({...options, mountsBelow: directory}))
-    : createTreeBackend(await openTreeFileSystem(options), opaque)
+    : createTreeBackend(await TreeFileSystem.open(options), opaque)
 }
 
 /** A layer whose files beside its data are below `directory`. */

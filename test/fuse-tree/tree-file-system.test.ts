@@ -1,6 +1,6 @@
 import {join} from 'node:path'
 import {expect, it, onTestFinished} from 'vitest'
-import {openTreeFileSystem, type TreeFileSystem} from '../../src/lib/fuse-tree/tree-file-system.ts'
+import {TreeFileSystem} from '../../src/lib/fuse-tree/tree-file-system.ts'
 import {encodeLayerState, type LayerState} from '../../src/lib/fuse-tree/tree-state.ts'
 import {runCommand, runCommandOrThrow} from '../../src/lib/io/run-command.ts'
 import {plainDirectory} from '../../src/lib/vfs/file-tree.ts'
@@ -24,7 +24,7 @@ async function serve(): Promise<Served> {
   const base = await temporaryDirectory()
   const silent = () => {}
   const mountpoint = join(base, 'trees')
-  const trees = await openTreeFileSystem({mountpoint, log: {info: silent, warn: silent, debug: silent}})
+  const trees = await TreeFileSystem.open({mountpoint, log: {info: silent, warn: silent, debug: silent}})
   onTestFinished(() => trees.close('unmount'))
   return {
     trees,

@@ -7,7 +7,7 @@ import {join} from 'node:path'
 import {expect, it, onTestFinished} from 'vitest'
 import {digestOf} from '../../src/lib/blob/sha256.ts'
 import {openKeeper} from '../../src/lib/fuse/keeper.ts'
-import {openTreeFileSystem, type TreeFileSystem} from '../../src/lib/fuse-tree/tree-file-system.ts'
+import {TreeFileSystem} from '../../src/lib/fuse-tree/tree-file-system.ts'
 import {runCommandOrThrow} from '../../src/lib/io/run-command.ts'
 import {mountOverlay, unmountBelow} from '../../src/lib/mount/mounts.ts'
 import {createSampleDevice, type SampleDevice} from '../conformance-mount/sample-device.ts'
@@ -47,7 +47,7 @@ async function serve(layer: SampleLayer, how: 'full' | 'empty'): Promise<Served>
 
 async function openTrees(base: string, keeperDirectory?: string): Promise<TreeFileSystem> {
   const silent = () => {}
-  return await openTreeFileSystem({
+  return await TreeFileSystem.open({
     mountpoint: join(base, 'trees'),
     passthroughDirectory: join(base, 'copies'),
     keeper: keeperDirectory === undefined ? undefined : await openKeeper({directory: keeperDirectory}),

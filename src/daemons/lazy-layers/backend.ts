@@ -7,7 +7,7 @@ import {type Keeper, openKeeper} from '../../lib/fuse/keeper.ts'
 import {openDataFileSystem} from '../../lib/fuse-data/data-files.ts'
 import {createErofsBackend} from '../../lib/fuse-data/erofs-backend.ts'
 import {createTreeBackend} from '../../lib/fuse-tree/tree-backend.ts'
-import {openTreeFileSystem} from '../../lib/fuse-tree/tree-file-system.ts'
+import {TreeFileSystem} from '../../lib/fuse-tree/tree-file-system.ts'
 import type {MountBackend} from '../../lib/layer/ports.ts'
 import {canMountErofs} from '../../lib/mount/mount-erofs.ts'
 import type {SnapshotterConfig} from './config.ts'
@@ -41,7 +41,7 @@ export async function openBackend(
   }
   log.info({backend: 'fuse'}, 'mounting layers')
   const opaque = overlayOptionsOfThisMachine().includes('userxattr') ? 'user' : 'trusted'
-  const trees = await openTreeFileSystem({
+  const trees = await TreeFileSystem.open({
     ...options,
     mountpoint: join(root, 'trees'),
     passthroughDirectory: config.fuse.passthrough ? join(root, 'passthrough') : undefined,

@@ -9,7 +9,7 @@ import {CodedError} from '../errors/coded-error.ts'
 import type {FuseLog} from '../fuse/fuse-log.ts'
 import type {Session} from '../fuse/fuse-session.ts'
 import type {Keeper} from '../fuse/keeper.ts'
-import {type LostListener, openLastingSession} from '../fuse/lasting-session.ts'
+import {type LastingSession, type LostListener, openLastingSession} from '../fuse/lasting-session.ts'
 import {encodeInvalidateEntry, ROOT_NODE} from '../fuse/protocol.ts'
 import type {LazyDevice} from '../layer/ports.ts'
 import {dropCache} from '../native/system-calls.ts'
@@ -52,30 +52,6 @@ export interface TreeLayer {
   readonly state?: (() => LayerState) | undefined
 }
 
-export interface TreeFileSystem {
-  /** True when the mounts are an earlier process's: once all their layers have been added, call `resume`. */
-  readonly adopted: boolean
-  /**
-   * Serves a layer; returns the path of its directory. Adding it again changes nothing. Throws `unsupported` for a tree
-   * that cannot be served.
-   */
-  add(layer: TreeLayer): Promise<string>
-  /** The path of a layer's directory; undefined when it must be added, for the first time or because it was lost. */
-  pathOf(name: string): Promise<string | undefined>
-  /** Looks whether the file systems are still there, and opens anew what is not. */
-  refresh(): Promise<void>
-  /** Called when one was lost and there is a new one: its layers must be added and mounted anew. */
-  onLost(listener: LostListener): void
-  /** Ends the serving of a layer that no mount uses any more, and of which no file is open. */
-  remove(name: string): Promise<void>
-  /** Gives back the page cache's copy of a layer's sparse file; what readers have cached stays. */
-  trim(name: string): Promise<void>
-  /** Lets requests that an earlier process left unanswered come again. Before, those about unknown layers wait. */
-  resume(): void
-  /** `leave` leaves mounts and descriptors to the next process, if there is a keeper; `unmount` ends both. */
-  close(how: 'leave' | 'unmount'): Promise<void>
-}
-
 interface AddedLayer {
   readonly session: Session<TreeEntry>
   readonly path: string
@@ -83,120 +59,159 @@ interface AddedLayer {
   readonly passthrough: Passthrough | undefined
 }
 
-export async function openTreeFileSystem(options: TreeFileSystemOptions): Promise<TreeFileSystem> {
-  const layers = new Map<string, AddedLayer>()
-  const names = new Map<number, string>()
-  const mountpoints = {'bare-tree': options.mountpoint, tree: `${options.mountpoint}-xattrs`}
+type Kind = 'bare-tree' | 'tree'
 
-  const open = (kind: 'bare-tree' | 'tree') =>
-    openLastingSession<TreeEntry>({
-      kind,
-      createHandler: host =>
-        createTreeHandler(host, {bare: kind === 'bare-tree', stateFiles: name => layers.get(name)?.state}),
-      name: kind,
-      mountpoint: mountpoints[kind],
-      workers: options.workers ?? 2,
-      deadlineMs: options.deadlineMs ?? 30_000,
-      readAheadKb: options.readAheadKb ?? 256,
-      passthrough: options.passthroughDirectory !== undefined,
-      exec: true,
-      changing: true,
-      accessLists: kind === 'tree',
-      keeper: options.keeper,
-      log: options.log,
+export class TreeFileSystem {
+  readonly #passthroughDirectory: string | undefined
+  readonly #mountpoints: Readonly<Record<Kind, string>>
+  /** For layers without extended attributes, and for those that have some. */
+  readonly #bare: LastingSession<TreeEntry>
+  readonly #withXattrs: LastingSession<TreeEntry>
+  readonly #layers: Map<string, AddedLayer>
+  /** Names by the number that they have in inode numbers. */
+  readonly #names = new Map<number, string>()
+
+  private constructor(
+    {passthroughDirectory}: TreeFileSystemOptions,
+    mountpoints: Readonly<Record<Kind, string>>,
+    sessions: Readonly<Record<Kind, LastingSession<TreeEntry>>>,
+    layers: Map<string, AddedLayer>,
+  ) {
+    this.#passthroughDirectory = passthroughDirectory
+    this.#mountpoints = mountpoints
+    this.#bare = sessions['bare-tree']
+    this.#withXattrs = sessions.tree
+    this.#layers = layers
+  }
+
+  static async open(options: TreeFileSystemOptions): Promise<TreeFileSystem> {
+    const layers = new Map<string, AddedLayer>()
+    const mountpoints = {'bare-tree': options.mountpoint, tree: `${options.mountpoint}-xattrs`}
+    const open = (kind: Kind) =>
+      openLastingSession<TreeEntry>({
+        kind,
+        createHandler: host =>
+          createTreeHandler(host, {bare: kind === 'bare-tree', stateFiles: name => layers.get(name)?.state}),
+        name: kind,
+        mountpoint: mountpoints[kind],
+        workers: options.workers ?? 2,
+        deadlineMs: options.deadlineMs ?? 30_000,
+        readAheadKb: options.readAheadKb ?? 256,
+        passthrough: options.passthroughDirectory !== undefined,
+        exec: true,
+        changing: true,
+        accessLists: kind === 'tree',
+        keeper: options.keeper,
+        log: options.log,
+      })
+    const bare = await open('bare-tree')
+    const tree = await open('tree').catch(async error => {
+      await bare.close(bare.isAdopted ? 'leave' : 'unmount')
+      throw error
     })
-  const bare = await open('bare-tree')
-  const withXattrs = await open('tree').catch(async error => {
-    await bare.close(bare.isAdopted ? 'leave' : 'unmount')
-    throw error
-  })
-  const {passthroughDirectory} = options
-  if (passthroughDirectory !== undefined) {
-    const adopted = bare.isAdopted || withXattrs.isAdopted
-    // Otherwise what is in it belongs to mounts that are gone.
-    if (!adopted) await rm(passthroughDirectory, {recursive: true, force: true})
-    await mkdir(passthroughDirectory, {recursive: true, mode: 0o700})
+    const {passthroughDirectory} = options
+    if (passthroughDirectory !== undefined) {
+      const adopted = bare.isAdopted || tree.isAdopted
+      // Otherwise what is in it belongs to mounts that are gone.
+      if (!adopted) await rm(passthroughDirectory, {recursive: true, force: true})
+      await mkdir(passthroughDirectory, {recursive: true, mode: 0o700})
+    }
+    return new TreeFileSystem(options, mountpoints, {'bare-tree': bare, tree}, layers)
+  }
+
+  /** True when the mounts are an earlier process's: once all their layers have been added, call `resume`. */
+  get adopted(): boolean {
+    return this.#bare.isAdopted
+  }
+
+  /**
+   * Serves a layer; returns the path of its directory. Adding it again changes nothing. Throws `unsupported` for a tree
+   * that cannot be served.
+   */
+  async add({device, tree, opaque, state}: TreeLayer): Promise<string> {
+    const {name} = device
+    const known = this.#layers.get(name)
+    if (known && this.#isServed(known)) return known.path
+    const namesake = this.#names.get(layerIdOf(name))
+    if (namesake !== undefined && namesake !== name) {
+      throw new CodedError('unsupported', `Cannot serve layer "${name}": its number is that of "${namesake}"`)
+    }
+    const tables = encodeTree(tree, {opaque, dataSize: device.size})
+    const {hasXattrs, inodes} = openTreeTable(tables)
+    const session = await (hasXattrs ? this.#withXattrs : this.#bare).current()
+    // The kernel has let go of the copies with the connection.
+    if (known?.passthrough) closePassthrough(name, known.passthrough, 'unmount')
+    const path = join(this.#mountpoints[hasXattrs ? 'tree' : 'bare-tree'], name)
+    const passthrough = passthroughOf(session, name, {inodes, directory: this.#passthroughDirectory})
+    try {
+      session.add(device, {tree: tables, stateName: state && `${state().digest}.json`, passthrough})
+    } catch (error) {
+      if (passthrough) closePassthrough(name, passthrough, 'unmount')
+      throw error
+    }
+    this.#layers.set(name, {session, path, state: state && createStateFile(state), passthrough})
+    this.#names.set(layerIdOf(name), name)
+    return path
+  }
+
+  /** The path of a layer's directory; undefined when it must be added, for the first time or because it was lost. */
+  async pathOf(name: string): Promise<string | undefined> {
+    await this.refresh()
+    const known = this.#layers.get(name)
+    return known && this.#isServed(known) ? known.path : undefined
+  }
+
+  /** Looks whether the file systems are still there, and opens anew what is not. */
+  async refresh(): Promise<void> {
+    await this.#bare.current()
+    await this.#withXattrs.current()
+  }
+
+  /** Called when one was lost and there is a new one: its layers must be added and mounted anew. */
+  onLost(listener: LostListener): void {
+    this.#bare.onLost(listener)
+    this.#withXattrs.onLost(listener)
+  }
+
+  /** Ends the serving of a layer that no mount uses any more, and of which no file is open. */
+  async remove(name: string): Promise<void> {
+    const layer = this.#layers.get(name)
+    if (!layer) return
+    const {session, passthrough} = layer
+    await Promise.all([this.#bare.delete(name), this.#withXattrs.delete(name)])
+    if (passthrough) {
+      if (this.#isServed(layer)) closeBackings(passthrough)
+      closePassthrough(name, passthrough, 'unmount')
+    }
+    this.#layers.delete(name)
+    this.#names.delete(layerIdOf(name))
+    // The name is valid for ever, unless it is said otherwise; what is below goes with it.
+    await session.notify(encodeInvalidateEntry(ROOT_NODE, Buffer.from(name)))
+  }
+
+  /** Gives back the page cache's copy of a layer's sparse file; what readers have cached stays. */
+  async trim(name: string): Promise<void> {
+    const device = this.#layers.get(name)?.session.device(name)
+    if (device) dropCache(device.fd)
+  }
+
+  /** Lets requests that an earlier process left unanswered come again. Before, those about unknown layers wait. */
+  resume(): void {
+    this.#bare.session.resume()
+    this.#withXattrs.session.resume()
+  }
+
+  /** `leave` leaves mounts and descriptors to the next process, if there is a keeper; `unmount` ends both. */
+  async close(how: 'leave' | 'unmount'): Promise<void> {
+    await Promise.all([this.#bare.close(how), this.#withXattrs.close(how)])
+    // The kernel has let go of the copies with the mounts, if those are gone.
+    for (const [name, {passthrough}] of this.#layers)
+      if (passthrough) closePassthrough(name, passthrough, how)
   }
 
   /** True while the layer is in a session that serves. */
-  const isServed = ({session}: AddedLayer): boolean =>
-    session === bare.session || session === withXattrs.session
-
-  const refresh = async (): Promise<void> => {
-    await bare.current()
-    await withXattrs.current()
-  }
-
-  return {
-    get adopted() {
-      return bare.isAdopted
-    },
-    pathOf: async name => {
-      await refresh()
-      const known = layers.get(name)
-      return known && isServed(known) ? known.path : undefined
-    },
-    refresh,
-    onLost: listener => {
-      bare.onLost(listener)
-      withXattrs.onLost(listener)
-    },
-    add: async ({device, tree, opaque, state}) => {
-      const {name} = device
-      const known = layers.get(name)
-      if (known && isServed(known)) return known.path
-      const namesake = names.get(layerIdOf(name))
-      if (namesake !== undefined && namesake !== name) {
-        throw new CodedError(
-          'unsupported',
-          `Cannot serve layer "${name}": its number is that of "${namesake}"`,
-        )
-      }
-      const tables = encodeTree(tree, {opaque, dataSize: device.size})
-      const {hasXattrs, inodes} = openTreeTable(tables)
-      const kind = hasXattrs ? 'tree' : 'bare-tree'
-      const session = await (hasXattrs ? withXattrs : bare).current()
-      // The kernel has let go of the copies with the connection.
-      if (known?.passthrough) closePassthrough(name, known.passthrough, 'unmount')
-      const path = join(mountpoints[kind], name)
-      const passthrough = passthroughOf(session, name, {inodes, directory: passthroughDirectory})
-      try {
-        session.add(device, {tree: tables, stateName: state && `${state().digest}.json`, passthrough})
-      } catch (error) {
-        if (passthrough) closePassthrough(name, passthrough, 'unmount')
-        throw error
-      }
-      layers.set(name, {session, path, state: state && createStateFile(state), passthrough})
-      names.set(layerIdOf(name), name)
-      return path
-    },
-    remove: async name => {
-      const layer = layers.get(name)
-      if (!layer) return
-      const {session, passthrough} = layer
-      await Promise.all([bare.delete(name), withXattrs.delete(name)])
-      if (passthrough) {
-        if (isServed(layer)) closeBackings(passthrough)
-        closePassthrough(name, passthrough, 'unmount')
-      }
-      layers.delete(name)
-      names.delete(layerIdOf(name))
-      // The name is valid for ever, unless it is said otherwise; what is below goes with it.
-      await session.notify(encodeInvalidateEntry(ROOT_NODE, Buffer.from(name)))
-    },
-    trim: async name => {
-      const device = layers.get(name)?.session.device(name)
-      if (device) dropCache(device.fd)
-    },
-    resume: () => {
-      bare.session.resume()
-      withXattrs.session.resume()
-    },
-    close: async how => {
-      await Promise.all([bare.close(how), withXattrs.close(how)])
-      // The kernel has let go of the copies with the mounts, if those are gone.
-      for (const [name, {passthrough}] of layers) if (passthrough) closePassthrough(name, passthrough, how)
-    },
+  #isServed({session}: AddedLayer): boolean {
+    return session === this.#bare.session || session === this.#withXattrs.session
   }
 }
 

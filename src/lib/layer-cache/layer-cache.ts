@@ -19,7 +19,7 @@ import type {LayerCache, LayerData, LayerRecord} from '../layer/ports.ts'
 import {type Digest, isDigest} from '../oci/digest.ts'
 import {diskSpaceOf, type ReadDiskSpace, reserveOf} from './disk-space.ts'
 import {openLayerData} from './layer-data.ts'
-import {createLayerDirectories, type LayerDirectories, STAGED} from './layer-directories.ts'
+import {LayerDirectories, STAGED} from './layer-directories.ts'
 import {isSoundFile, writeSoundFile} from './sound-file.ts'
 
 export interface LayerCacheOptions {
@@ -83,7 +83,7 @@ export class DiskLayerCache implements LayerCache {
     this.#diskSpace = diskSpace
     this.#blobs = blobs
     const onGone = (key: string) => blobs.delete(key)
-    this.#directories = createLayerDirectories({root, keys, now, onGone, diskSpace})
+    this.#directories = new LayerDirectories({root, keys, now, onGone, diskSpace})
   }
 
   async find(key: string): Promise<LayerRecord | undefined> {

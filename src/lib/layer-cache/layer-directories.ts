@@ -26,63 +26,83 @@ export interface LayerDirectoriesOptions {
   readonly diskSpace: ReadDiskSpace
 }
 
-export interface LayerDirectories {
-  pathOf(key: string): string
+export class LayerDirectories {
+  readonly #root: string
+  readonly #now: () => number
+  readonly #onGone: (key: string) => void
+  readonly #diskSpace: ReadDiskSpace
+  readonly #users = new Map<string, number>()
+  /** Until when, by the clock. */
+  readonly #pins: Map<string, number>
+  /** Directories that are getting another name. Between waiting for one and taking a layer there is no `await`. */
+  readonly #leaving = new Map<string, Promise<unknown>>()
+  #evicting: Promise<void> | undefined
+
+  constructor({root, keys, now, onGone, diskSpace}: LayerDirectoriesOptions) {
+    this.#root = root
+    this.#now = now
+    this.#onGone = onGone
+    this.#diskSpace = diskSpace
+    this.#pins = new Map(keys.map(key => [key, now() + RESTORE_MS]))
+  }
+
+  pathOf(key: string): string {
+    return join(this.#root, key)
+  }
+
   /** Keeps a layer from being evicted until it is used, or a while. */
-  pin(key: string): Promise<void>
+  async pin(key: string): Promise<void> {
+    await this.#hasLeft(key)
+    if (!this.#users.has(key)) this.#pins.set(key, this.#now() + PIN_MS)
+  }
+
   /** Keeps a layer from being evicted or discarded until the result is called. */
-  use(key: string): Promise<() => void>
+  async use(key: string): Promise<() => void> {
+    await this.#hasLeft(key)
+    this.#users.set(key, (this.#users.get(key) ?? 0) + 1)
+    this.#pins.delete(key)
+    return () => {
+      const left = this.#users.get(key)! - 1
+      if (left > 0) this.#users.set(key, left)
+      else this.#users.delete(key)
+    }
+  }
+
   /** Removes a layer; false when it is in use. A crash leaves all of it or nothing. */
-  discard(key: string): Promise<boolean>
+  discard(key: string): Promise<boolean> {
+    return this.#discardUnless(key, () => this.#users.has(key))
+  }
+
   /**
    * Removes layers that nobody needs, those first that were used longest ago, until all take `maxSize` bytes (0: any), and
    * there is room on the disk for more.
    */
-  evict(maxSize: number): Promise<void>
+  evict(maxSize: number): Promise<void> {
+    this.#evicting ??= this.#evictNow(maxSize).finally(() => {
+      this.#evicting = undefined
+    })
+    return this.#evicting
+  }
+
   /** Bytes that all layers take. */
-  size(): Promise<number>
-}
-
-export function createLayerDirectories(options: LayerDirectoriesOptions): LayerDirectories {
-  const {root, keys, now, onGone, diskSpace} = options
-  const pathOf = (key: string) => join(root, key)
-  const users = new Map<string, number>()
-  /** Until when, by `now`. */
-  const pins = new Map(keys.map(key => [key, now() + RESTORE_MS]))
-  /** Directories that are getting another name. Between waiting for one and taking a layer there is no `await`. */
-  const leaving = new Map<string, Promise<unknown>>()
-  let evicting: Promise<void> | undefined
-
-  async function hasLeft(key: string): Promise<void> {
-    while (leaving.has(key)) await leaving.get(key)
+  async size(): Promise<number> {
+    return sizeOf(await this.#measure())
   }
 
-  function isPinned(key: string): boolean {
-    return (pins.get(key) ?? Number.NEGATIVE_INFINITY) > now()
+  async #hasLeft(key: string): Promise<void> {
+    while (this.#leaving.has(key)) await this.#leaving.get(key)
   }
 
-  async function pin(key: string): Promise<void> {
-    await hasLeft(key)
-    if (!users.has(key)) pins.set(key, now() + PIN_MS)
+  #isPinned(key: string): boolean {
+    return (this.#pins.get(key) ?? Number.NEGATIVE_INFINITY) > this.#now()
   }
 
-  async function use(key: string): Promise<() => void> {
-    await hasLeft(key)
-    users.set(key, (users.get(key) ?? 0) + 1)
-    pins.delete(key)
-    return () => {
-      const left = users.get(key)! - 1
-      if (left > 0) users.set(key, left)
-      else users.delete(key)
-    }
-  }
-
-  async function discard(key: string, isNeeded = () => users.has(key)): Promise<boolean> {
-    await hasLeft(key)
+  async #discardUnless(key: string, isNeeded: () => boolean): Promise<boolean> {
+    await this.#hasLeft(key)
     if (isNeeded()) return false
-    const aside = pathOf(`${STAGED}${randomUUID()}`)
-    const moved = rename(pathOf(key), aside).finally(() => leaving.delete(key))
-    leaving.set(
+    const aside = this.pathOf(`${STAGED}${randomUUID()}`)
+    const moved = rename(this.pathOf(key), aside).finally(() => this.#leaving.delete(key))
+    this.#leaving.set(
       key,
       moved.catch(() => {}),
     )
@@ -91,49 +111,36 @@ export function createLayerDirectories(options: LayerDirectoriesOptions): LayerD
     } catch (error) {
       if (!hasCode(error, 'not-found')) throw error
     }
-    pins.delete(key)
-    onGone(key)
+    this.#pins.delete(key)
+    this.#onGone(key)
     // What is left of it is swept at the next start.
     await rm(aside, {recursive: true, force: true}).catch(() => {})
     return true
   }
 
-  async function measure(): Promise<(LayerUsage & {readonly name: string})[]> {
-    const layers = []
-    for (const name of await readdir(root)) {
-      if (!name.startsWith(STAGED)) layers.push({name, ...(await usageOf(pathOf(name)))})
-    }
-    return layers
-  }
-
-  async function evictNow(maxSize: number): Promise<void> {
-    const space = diskSpace(root)
+  async #evictNow(maxSize: number): Promise<void> {
+    const space = this.#diskSpace(this.#root)
     let missing = roomForUnused(space) - space.free
     // Most of the time there is nothing to do, which needs no look at every file.
     if (maxSize === 0 && missing <= 0) return
-    const layers = (await measure()).sort((left, right) => left.lastUsed - right.lastUsed)
+    const layers = (await this.#measure()).sort((left, right) => left.lastUsed - right.lastUsed)
     let total = sizeOf(layers)
     for (const {name, size} of layers) {
       if ((maxSize === 0 || total <= maxSize) && missing <= 0) return
-      const isGone = await discard(name, () => users.has(name) || isPinned(name)).catch(() => false)
+      const isNeeded = () => this.#users.has(name) || this.#isPinned(name)
+      const isGone = await this.#discardUnless(name, isNeeded).catch(() => false)
       if (!isGone) continue
       total -= size
       missing -= size
     }
   }
 
-  return {
-    pathOf,
-    pin,
-    use,
-    discard: key => discard(key),
-    evict: maxSize => {
-      evicting ??= evictNow(maxSize).finally(() => {
-        evicting = undefined
-      })
-      return evicting
-    },
-    size: async () => sizeOf(await measure()),
+  async #measure(): Promise<(LayerUsage & {readonly name: string})[]> {
+    const layers = []
+    for (const name of await readdir(this.#root)) {
+      if (!name.startsWith(STAGED)) layers.push({name, ...(await usageOf(this.pathOf(name)))})
+    }
+    return layers
   }
 }
 
