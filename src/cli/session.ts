@@ -4,6 +4,7 @@ import {CodedError} from '../lib/errors/coded-error.ts'
 import type {ProgressSink} from '../lib/io/progress.ts'
 import type {IpfsNode} from '../lib/ipfs/ipfs-node.ts'
 import type {ImageSource, ImageTarget, Store} from '../lib/oci/image-store.ts'
+import type {Registry} from '../lib/registry/registry.ts'
 import {interruptSignal} from '../lib/terminal/interrupts.ts'
 import type {ImageLocation} from '../lib/transport/image-location.ts'
 import type {TransportContext} from '../lib/transport/open-image.ts'
@@ -22,6 +23,8 @@ export interface Session extends AsyncDisposable {
   source(location: string | ImageLocation): Promise<ImageSource>
   /** The place for an image that a person names; the caller disposes it. */
   target(location: string | ImageLocation): Promise<ImageTarget>
+  /** The client for the registry of a reference, which is read or written. */
+  registry(role: 'source' | 'target', reference: string): Promise<Registry>
   /** Says where else on its registry the blobs of a target may be: from there they need not travel. */
   mountFrom(references: readonly string[]): Promise<void>
   /** Runs `work` while its progress is shown. */
@@ -92,6 +95,7 @@ export async function openSession(flags: SessionFlags, userAgent: string): Promi
     signal,
     store,
     ipfs,
+    registry: context.registry,
     say,
     memoryDirectory: memoryDirectory(flags['data-dir'], process.env),
     async source(location) {

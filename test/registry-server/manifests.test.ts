@@ -163,10 +163,66 @@ describe('lists', () => {
     expect(await registry.send('GET', '/v2/none/tags/list')).toMatchObject({status: 404})
   })
 
-  it('of referrers are empty', async () => {
+  it('of referrers have what was pushed about a manifest, of one type or of all, until it is deleted', async () => {
     const registry = await startRegistry()
-    const answer = await registry.send('GET', `/v2/app/referrers/${digestOf('x')}`)
-    expect(answer.headers['content-type']).toBe(OCI_INDEX)
-    expect(answer.json()).toEqual({schemaVersion: 2, mediaType: OCI_INDEX, manifests: []})
+    const {root, config} = await push(registry, '/v2/app/manifests/1')
+    const path = `/v2/app/referrers/${root.digest}`
+    const empty = await registry.send('GET', path)
+    expect(empty.headers['content-type']).toBe(OCI_INDEX)
+    expect(empty.json()).toEqual({schemaVersion: 2, mediaType: OCI_INDEX, manifests: []})
+    const refer = async (more: object) => {
+      const body = encodeJson({
+        schemaVersion: 2,
+        mediaType: OCI_MANIFEST,
+        config,
+        layers: [],
+        subject: root,
+        ...more,
+      })
+      const headers = {'content-type': OCI_MANIFEST}
+      const answer = await registry.send('PUT', `/v2/app/manifests/${digestOf(body)}`, {headers, body})
+      expect(answer).toMatchObject({status: 201, headers: {'oci-subject': root.digest}})
+      return {mediaType: OCI_MANIFEST, digest: digestOf(body), size: body.length}
+    }
+    // All at once: none is lost.
+    const [typed, plain, other] = await Promise.all([
+      refer({artifactType: 'text/a', annotations: {key: 'value'}}),
+      refer({}),
+      refer({artifactType: 'text/b'}),
+    ])
+    const listed = async (query = '') => (await registry.send('GET', path + query)).json().manifests
+    expect(await listed()).toEqual(
+      expect.arrayContaining([
+        {...typed, artifactType: 'text/a', annotations: {key: 'value'}},
+        {...plain, artifactType: config.mediaType},
+        {...other, artifactType: 'text/b'},
+      ]),
+    )
+    const filtered = await registry.send('GET', `${path}?artifactType=text/a`)
+    expect(filtered.headers['oci-filters-applied']).toBe('artifactType')
+    expect(filtered.json().manifests).toMatchObject([typed])
+    await refer({artifactType: 'text/b'})
+    expect(await listed()).toHaveLength(3)
+    expect(await registry.send('DELETE', `/v2/app/manifests/${other.digest}`)).toMatchObject({status: 202})
+    expect(await listed()).toHaveLength(2)
+    expect(await registry.send('GET', `/v2/other/referrers/${root.digest}`)).toMatchObject({status: 200})
+  })
+
+  it('of referrers have none for a manifest whose subject is none', async () => {
+    const registry = await startRegistry()
+    const {config} = await push(registry, '/v2/app/manifests/1')
+    const body = encodeJson({
+      schemaVersion: 2,
+      mediaType: OCI_MANIFEST,
+      config,
+      layers: [],
+      subject: {digest: 'x'},
+    })
+    const answer = await registry.send('PUT', '/v2/app/manifests/2', {
+      headers: {'content-type': OCI_MANIFEST},
+      body,
+    })
+    expect(answer.status).toBe(400)
+    expect(codeOf(answer)).toBe('MANIFEST_INVALID')
   })
 })

@@ -40,6 +40,10 @@ docker://… and oci:….`
       description: 'profile of optimize --profile-out, or several: what they say was read comes first',
       exclusive: ['estargz-record-in', 'zstdchunked-record-in', 'zstd', 'gzip', 'uncompress'],
     }),
+    'profile-from-registry': Flags.boolean({
+      description: 'prioritize what the profiles of the image in its registry say',
+      exclusive: ['profile', 'estargz-record-in', 'zstdchunked-record-in', 'zstd', 'gzip', 'uncompress'],
+    }),
     'estargz-keep-diff-id': Flags.boolean({
       description: 'keep the tar of every layer as it is; needs --estargz-external-toc',
     }),
@@ -73,6 +77,8 @@ docker://… and oci:….`
     const {describeConversion, reportConversion} = await import('../../cli/conversion-report.ts')
     const {archivePaths} = await import('../../lib/transport/image-location.ts')
     const {convertImage} = await import('../../lib/convert/convert-image.ts')
+    const {findInRegistry} = await import('../../cli/profile-repository.ts')
+    const {readImage} = await import('../../lib/image/image-tree.ts')
     const {profiledFirst, readProfiles} = await import('../../lib/conversion/profiles.ts')
     const {samePaths} = await import('../../lib/convert/lazy-conversion.ts')
     await this.keepOffStdout(archivePaths(args.target))
@@ -81,7 +87,11 @@ docker://… and oci:….`
     const recordFile =
       format.kind === 'zstdchunked' ? flags['zstdchunked-record-in'] : flags['estargz-record-in']
     const prioritized = samePaths(await readRecordPaths(recordFile))
-    const profiled = flags.profile && profiledFirst(await readProfiles(flags.profile))
+    await using source = await session.source(args.source)
+    const tree = await readImage(source, platforms, session)
+    const profiled = flags['profile-from-registry']
+      ? profiledFirst(await (await findInRegistry(session, args.source))(tree.manifests))
+      : flags.profile && profiledFirst(await readProfiles(flags.profile))
     const layers = createLayerConversion(format, {
       memoryDirectory: session.memoryDirectory,
       temporaryDirectory: tmpdir(),
@@ -89,11 +99,11 @@ docker://… and oci:….`
       prioritizedIn: profiled ?? (() => prioritized),
       say: session.say,
     })
-    await using source = await session.source(args.source)
     await using target = await openConversionTarget(session, args.target, format)
     const image = await session.watch(onProgress =>
       convertImage(source, target.image, {
         platforms,
+        tree,
         oci,
         layers,
         parallelLayers: parallelLayers(),

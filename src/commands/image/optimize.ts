@@ -38,6 +38,10 @@ oci:….`
       description: 'keep layers that are valid in the wanted format already, and of which no file was read',
     }),
     'no-optimize': Flags.boolean({description: 'run nothing, prioritize nothing'}),
+    'profile-from-registry': Flags.boolean({
+      description: 'prioritize what the profiles of the image in its registry say; nothing runs',
+      exclusive: ['no-optimize', 'static', 'profile', 'prefetch-list', 'record-out', 'profile-out'],
+    }),
     static: Flags.boolean({
       description:
         'prioritize what can be told from the image itself that a start reads; nothing runs, no root is needed',
@@ -137,6 +141,7 @@ oci:….`
     const {optimizeConversion} = await import('../../cli/conversion.ts')
     const {format, oci, warnings} = optimizeConversion(flags)
     const {prioritiesFrom, workloadFrom} = await import('../../cli/workload.ts')
+    const {findInRegistry} = await import('../../cli/profile-repository.ts')
     const workload = await workloadFrom(flags)
     const platforms = platformsFrom(flags)
     const {openConversionTarget} = await import('../../lib/conversion/conversion-target.ts')
@@ -149,6 +154,9 @@ oci:….`
     await using session = await this.openSession(flags)
     const {signal, say} = session
     warnings.forEach(say)
+    const priorities = flags['profile-from-registry']
+      ? {from: 'elsewhere' as const, find: await findInRegistry(session, args.source)}
+      : prioritiesFrom(flags, workload)
     await using source = await session.source(args.source)
     await using target = await openConversionTarget(session, args.target, format)
     const image = await session.watch(onProgress =>
@@ -156,7 +164,7 @@ oci:….`
         format,
         oci,
         platforms,
-        priorities: prioritiesFrom(flags, workload),
+        priorities,
         reuse: flags.reuse,
         maxUncompressedSize: flags['max-layer-size'],
         memoryDirectory: session.memoryDirectory,

@@ -30,6 +30,8 @@ export interface ImageManifest {
   readonly layers: readonly Descriptor[]
   readonly artifactType?: string
   readonly annotations?: Readonly<Record<string, string>>
+  /** As it is written: see `subjectOf`. */
+  readonly subject?: unknown
 }
 
 /** An image index (OCI) or manifest list (Docker). */
@@ -38,6 +40,8 @@ export interface ImageIndex {
   readonly mediaType: string
   readonly manifests: readonly Descriptor[]
   readonly annotations?: Readonly<Record<string, string>>
+  /** As it is written: see `subjectOf`. */
+  readonly subject?: unknown
 }
 
 export interface HistoryEntry {
@@ -107,6 +111,19 @@ export function parseImageDocument(bytes: Uint8Array, mediaType: string, where: 
     'unsupported',
     `Cannot use ${where}: unknown manifest media type ${JSON.stringify(type)}`,
   )
+}
+
+/** What an artifact says it is about (image-spec manifest.md and image-index.md, "subject"); throws `corrupt`. */
+export function subjectOf(document: ImageDocument): Descriptor | undefined {
+  const {subject} = document.kind === 'index' ? document.index : document.manifest
+  return subject === undefined || subject === null
+    ? undefined
+    : parseDescriptor(subject, 'the subject of a manifest')
+}
+
+/** The tag under which clients keep the referrers of a manifest at registries that do not (distribution-spec). */
+export function referrersTag(subject: Digest): string {
+  return subject.replace(':', '-')
 }
 
 /** Parses an image config; throws `corrupt`. */

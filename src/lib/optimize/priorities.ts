@@ -27,6 +27,11 @@ export type Priorities =
   | {readonly from: 'list'; readonly file: string}
   /** Profiles and records, one or more. */
   | {readonly from: 'profiles'; readonly files: readonly string[]}
+  /** Profiles of the image that are kept elsewhere. */
+  | {
+      readonly from: 'elsewhere'
+      readonly find: (manifests: readonly ManifestNode[]) => Promise<readonly RecordEntry[]>
+    }
   | ({readonly from: 'workload'} & WatchedWorkload)
   /** What can be told of a start without running it. */
   | {
@@ -72,6 +77,8 @@ export async function findPriorities(
       return listedFirst(priorities.file)
     case 'profiles':
       return profiledFirst(await readProfiles(priorities.files))
+    case 'elsewhere':
+      return profiledFirst(await priorities.find(image.tree.manifests))
     case 'workload':
       return readFirst(priorities, image, context)
     case 'image':

@@ -6,9 +6,10 @@ import {basicAuthorization} from '../io/basic-authorization.ts'
 import type {Answer} from './answer-request.ts'
 import {cancelUpload, continueUpload, finishUpload, sendBlob, sendUploadStatus, startUpload} from './blobs.ts'
 import {type Exchange, type Registry, reply} from './exchange.ts'
-import {sendCatalog, sendReferrers, sendTags} from './listings.ts'
+import {sendCatalog, sendTags} from './listings.ts'
 import {deleteManifest, putManifest, sendManifest} from './manifests.ts'
 import {Problem} from './problem.ts'
+import {sendReferrers} from './referrers.ts'
 import {parseRoute, type Route} from './route.ts'
 
 export interface Credentials {
@@ -52,7 +53,7 @@ function handlersOf(route: Route): Readonly<Record<string, Handler>> {
     case 'tags':
       return {GET: (registry, exchange) => sendTags(registry, exchange, route.repository)}
     case 'referrers':
-      return {GET: (_, exchange) => sendReferrers(exchange)}
+      return {GET: (registry, exchange) => sendReferrers(registry, exchange, route.repository, route.digest)}
     case 'manifest': {
       const {repository, reference} = route
       return {

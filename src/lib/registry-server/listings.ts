@@ -1,6 +1,5 @@
-// Lists: repositories, tags, referrers (distribution-spec, "Content discovery").
+// Lists: repositories, tags (distribution-spec, "Content discovery").
 
-import {OCI_INDEX} from '../oci/media-type.ts'
 import {type Exchange, type Registry, reply} from './exchange.ts'
 import {listImages, listRepository} from './image-names.ts'
 import {Problem} from './problem.ts'
@@ -23,12 +22,6 @@ export async function sendTags(registry: Registry, exchange: Exchange, repositor
   const tags = [...new Set(images.flatMap(({tag}) => (tag === undefined ? [] : [tag])))].sort()
   const {page, link} = paginate(exchange, tags, `/v2/${repository}/tags/list`)
   replyJson(exchange, {name: repository, tags: page}, link)
-}
-
-/** An empty list, because no index of referrers is kept; clients then look for the tag `sha256-<digest>`. */
-export function sendReferrers(exchange: Exchange): void {
-  const body = JSON.stringify({schemaVersion: 2, mediaType: OCI_INDEX, manifests: []})
-  reply(exchange, 200, {'content-type': OCI_INDEX}, body)
 }
 
 function paginate(

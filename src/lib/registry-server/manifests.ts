@@ -4,12 +4,13 @@ import {digestOf} from '../blob/sha256.ts'
 import {hasCode} from '../errors/coded-error.ts'
 import type {Descriptor} from '../oci/descriptor.ts'
 import type {Digest} from '../oci/digest.ts'
-import {type ImageDocument, MAX_MANIFEST_SIZE, parseImageDocument} from '../oci/manifest.ts'
+import {type ImageDocument, MAX_MANIFEST_SIZE, parseImageDocument, subjectOf} from '../oci/manifest.ts'
 import {isForeignLayer, isIndexMediaType, isManifestMediaType} from '../oci/media-type.ts'
-import {findBlob} from './blobs.ts'
 import {type Exchange, type Registry, readBody, reply} from './exchange.ts'
 import {findImage, listRepository, pushedName} from './image-names.ts'
+import {type FoundManifest, readManifest, writeManifest} from './manifest-blobs.ts'
 import {Problem} from './problem.ts'
+import {addReferrer, removeReferrer} from './referrers.ts'
 import type {ManifestReference} from './route.ts'
 
 /** GET and HEAD. Whether the client accepts the media type is its own affair, as with most registries. */
@@ -32,12 +33,6 @@ export function replyManifest(exchange: Exchange, {descriptor, bytes}: FoundMani
   else reply(exchange, 200, {...headers, 'content-type': mediaType}, bytes)
 }
 
-/** A manifest, or an index, with what it says it is. */
-export interface FoundManifest {
-  readonly descriptor: Pick<Descriptor, 'mediaType' | 'digest'>
-  readonly bytes: Uint8Array
-}
-
 async function findManifest(
   registry: Registry,
   exchange: Exchange,
@@ -48,33 +43,6 @@ async function findManifest(
   if ('digest' in reference) return readManifest(registry, exchange, reference.digest, undefined)
   const image = await findImage(store, repository, reference, naming, exchange.hints)
   return image && readManifest(registry, exchange, image.target.digest, image.target.mediaType)
-}
-
-/** Reads a blob that is said to be a manifest; one that is not is unknown, never served as if it were. */
-async function readManifest(
-  registry: Registry,
-  exchange: Exchange,
-  digest: Digest,
-  knownType: string | undefined,
-): Promise<FoundManifest | undefined> {
-  const info = await findBlob(registry, digest, exchange)
-  if (!info || info.size > MAX_MANIFEST_SIZE) return undefined
-  const descriptor = {mediaType: knownType ?? '', digest, size: info.size}
-  await using blob = await registry.store.content.open(descriptor, exchange)
-  const parts: Uint8Array[] = []
-  for await (const part of blob.stream(exchange)) parts.push(part)
-  const bytes = Buffer.concat(parts)
-  const mediaType = knownType ?? mediaTypeOf(bytes)
-  return mediaType === undefined ? undefined : {descriptor: {...descriptor, mediaType}, bytes}
-}
-
-function mediaTypeOf(bytes: Uint8Array): string | undefined {
-  try {
-    const document = parseImageDocument(bytes, '', 'a manifest')
-    return document.kind === 'index' ? document.index.mediaType : document.manifest.mediaType
-  } catch {
-    return undefined
-  }
 }
 
 /** PUT. Everything it refers to must be here, so that what can be pulled can be pulled whole. */
@@ -94,15 +62,21 @@ export async function putManifest(
   const children = childrenOf(document)
   await checkChildren(registry, exchange, children)
   const descriptor = {mediaType, digest, size: bytes.length}
-  await writeBlob(registry, exchange, descriptor, bytes)
+  await writeManifest(registry, exchange, descriptor, bytes)
   await registry.store.images.put(pushedName(repository, reference, registry.naming), descriptor)
   // From now on the new image keeps its parts, which were pushed by digest and kept as images of their own.
   const parts = document.kind === 'index' ? children : []
   for (const part of [...parts, ...('tag' in reference ? [descriptor] : [])]) {
     await removeQuietly(registry, pushedName(repository, {digest: part.digest}, registry.naming))
   }
-  // No `OCI-Subject`: without it clients keep referrers by tag, which needs nothing of a registry.
-  reply(exchange, 201, {location: `/v2/${repository}/manifests/${digest}`, 'docker-content-digest': digest})
+  const subject = subjectIn(document)
+  if (subject) await addReferrer(registry, exchange, repository, {subject, document, descriptor})
+  reply(exchange, 201, {
+    location: `/v2/${repository}/manifests/${digest}`,
+    'docker-content-digest': digest,
+    // Without it clients would keep referrers by tag themselves.
+    ...(subject ? {'oci-subject': subject} : {}),
+  })
 }
 
 function parsePushed(
@@ -126,6 +100,14 @@ function parsePushed(
   }
 }
 
+function subjectIn(document: ImageDocument): Digest | undefined {
+  try {
+    return subjectOf(document)?.digest
+  } catch (error) {
+    throw new Problem('MANIFEST_INVALID', error instanceof Error ? error.message : 'The subject is malformed')
+  }
+}
+
 function childrenOf(document: ImageDocument): readonly Descriptor[] {
   if (document.kind === 'index') return document.index.manifests
   const {config, layers} = document.manifest
@@ -142,17 +124,6 @@ async function checkChildren(
       throw new Problem('MANIFEST_BLOB_UNKNOWN', `The manifest refers to ${child.digest}, which is not here`)
     }
   }
-}
-
-async function writeBlob(
-  {store}: Registry,
-  {signal}: Exchange,
-  descriptor: Descriptor,
-  bytes: Uint8Array,
-): Promise<void> {
-  await using writer = await store.content.write(descriptor, {signal})
-  await writer.write(bytes)
-  await writer.commit(descriptor, {signal})
 }
 
 /** DELETE: a tag, or by digest all tags of the repository that point to it. The content goes with garbage collection. */
@@ -172,6 +143,11 @@ export async function deleteManifest(
           .filter(image => image.target.digest === reference.digest)
   const names = images.flatMap(image => (image ? [image.name] : []))
   if (names.length === 0) throw unknownManifest(repository, reference)
+  if ('digest' in reference) {
+    const found = await readManifest(registry, exchange, reference.digest, undefined)
+    const subject = found && subjectIn(parseImageDocument(found.bytes, found.descriptor.mediaType, 'it'))
+    if (subject) await removeReferrer(registry, exchange, repository, {subject, digest: reference.digest})
+  }
   for (const name of names) await removeQuietly(registry, name)
   reply(exchange, 202, {})
 }
