@@ -1,5 +1,6 @@
 // The main job on a real image, from nothing: make an image of Debian packages, serve it from a registry, optimize it for
-// its workload registry to registry, verify the result from there, and start it lazily. Run by `npm run quickstart`.
+// its workload registry to registry, verify the result from there, start it lazily, and
+// write a report of that as a page. Run by `npm run quickstart`.
 
 import {mkdtemp, readFile, rm} from 'node:fs/promises'
 import {constants, tmpdir} from 'node:os'
@@ -38,6 +39,11 @@ interface Optimized {
 interface Verified {
   readonly sound: boolean
   readonly manifests: readonly {readonly layers: readonly {readonly files: number}[]}[]
+}
+
+interface Explained {
+  readonly fetchedBytes: number
+  readonly totals: {readonly imageBytes: number}
 }
 
 process.exitCode = await main()
@@ -126,6 +132,15 @@ async function quickstart(scratch: string): Promise<void> {
     console.log(`That took ${took} s in all, with nothing unpacked: each layer of the image is a lazy mount.`)
     await run('podman', ['rm', '--all', '--force', '--time=0'], {...process.env, ...podman.env})
   }
+  title('8. What its start fetches, and why, as a page')
+  const report = join(await mkdtemp(join(tmpdir(), 'ctr-remote-report-')), 'report.html')
+  const {fetchedBytes, totals} = await ctrRemoteJson<Explained>([
+    ...['image', 'explain', `--output=${report}`, `--against=docker://${plain}`, `docker://${esgz}`],
+  ])
+  console.log(
+    `A start fetches ${chalk.bold.green(bytes(fetchedBytes))} of ${bytes(totals.imageBytes)}. When, of which files: open`,
+  )
+  console.log(chalk.bold(`  ${report}`))
   console.log('\nAn image of yours:')
   console.log(
     chalk.cyan('  bin/ctr-remote image optimize --oci docker://REGISTRY/IMAGE docker://REGISTRY/IMAGE-esgz'),

@@ -49,12 +49,14 @@ p { margin: .25rem 0 .75rem } .soft { color: var(--soft); font-size: .9rem; over
 .curve { display: block; width: 100%; height: 9rem; margin-top: .5rem; border-bottom: 1px solid var(--line); border-left: 1px solid var(--line) }
 .curve path { fill: none; stroke-width: 2.5; vector-effect: non-scaling-stroke }
 .wide { overflow-x: auto } table { width: 100%; border-collapse: collapse; font-size: .92rem }
-th, td { padding: .35rem .6rem .35rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top }
+th, td { padding: .35rem 0 .35rem .9rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top }
 th { color: var(--soft); font-weight: 600; white-space: nowrap }
+th:first-child, td:first-child { padding-left: 0 } td.inner:first-child { padding-left: 1rem }
 td.number, th.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums }
 td.path { min-width: 11rem; overflow-wrap: anywhere; font-family: ui-monospace, "DejaVu Sans Mono", monospace; font-size: .85rem }
 td .bar { width: 6rem; height: .7rem; margin-top: .4rem }
-@media (max-width: 36rem) { .spare { display: none } }
+.against { table-layout: fixed } .against th.number { white-space: normal; overflow-wrap: anywhere; vertical-align: bottom }
+@media (max-width: 36rem) { .spare { display: none } td.path { min-width: 7rem } td .bar { width: 4rem } }
 @media print { body { max-width: none } }
 `
 
@@ -100,11 +102,11 @@ function comparison(report: ExplainReport, against: ExplainReport): string {
   const others = new Map(figuresOf(against))
   const rows = figuresOf(report).map(
     ([label, value]) =>
-      `<tr><td>${escapeHtml(label)}</td><td class="number">${escapeHtml(value)}</td><td class="number">${escapeHtml(others.get(label) ?? '')}</td></tr>`,
+      `<tr><td${label.startsWith(' ') ? ' class="inner"' : ''}>${escapeHtml(label)}</td><td class="number">${escapeHtml(value)}</td><td class="number">${escapeHtml(others.get(label) ?? '')}</td></tr>`,
   )
   return `<h2>Comparison</h2>
-<div class="wide"><table><tr><th></th><th class="number">${escapeHtml(report.name)}</th><th class="number">${escapeHtml(against.name)}</th></tr>
-${rows.join('\n')}</table></div>`
+<table class="against"><tr><th></th><th class="number">${escapeHtml(report.name)}</th><th class="number">${escapeHtml(against.name)}</th></tr>
+${rows.join('\n')}</table>`
 }
 
 /** What becomes of a layer's bytes in a start. */
@@ -207,13 +209,13 @@ function files({layers: all, compared}: ExplainReport): string {
       {name: 'prefetched', kind: 'prefetch', bytes: prefetchBytes},
       {name: 'missed', kind: 'missed', bytes: missedBytes},
     ]
-    return `<tr><td class="path">${escapeHtml(path)}</td><td class="number spare">${layer}</td><td class="number">${firstMs === undefined ? '' : `${firstMs} ms`}</td><td class="number">${formatBytes(prefetchBytes)}<div class="bar" style="margin-left:auto">${barParts(parts, storedBytes)}</div></td>${compared ? `<td class="number">${missedBytes > 0 ? formatBytes(missedBytes) : ''}</td>` : ''}<td class="number spare">${formatBytes(storedBytes)}</td><td class="number spare">${formatBytes(size)}</td></tr>`
+    return `<tr><td class="path">${escapeHtml(path)}</td><td class="number spare">${layer}</td><td class="number spare">${firstMs === undefined ? '' : `${firstMs} ms`}</td><td class="number">${formatBytes(prefetchBytes)}<div class="bar" style="margin-left:auto">${barParts(parts, storedBytes)}</div></td>${compared ? `<td class="number">${missedBytes > 0 ? formatBytes(missedBytes) : ''}</td>` : ''}<td class="number spare">${formatBytes(storedBytes)}</td><td class="number spare">${formatBytes(size)}</td></tr>`
   })
   const rest = listed.slice(MAX_FILES)
   const restBytes = rest.reduce((bytes, {file}) => bytes + file.prefetchBytes, 0)
   return `<h2>Files</h2>
 <p class="soft">What is prefetched of which file, most first; the bars show how much of the file that is.</p>
-<div class="wide"><table><tr><th>file</th><th class="number spare">layer</th><th class="number">first read</th><th class="number">prefetched</th>${compared ? '<th class="number">missed</th>' : ''}<th class="number spare">stored</th><th class="number spare">size</th></tr>
+<div class="wide"><table><tr><th>file</th><th class="number spare">layer</th><th class="number spare">first read</th><th class="number">prefetched</th>${compared ? '<th class="number">missed</th>' : ''}<th class="number spare">stored</th><th class="number spare">size</th></tr>
 ${rows.join('\n')}</table></div>${rest.length > 0 ? `\n<p class="soft">And ${rest.length} more files: ${formatBytes(restBytes)}.</p>` : ''}`
 }
 

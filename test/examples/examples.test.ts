@@ -130,6 +130,8 @@ describeWith(['root', 'runc', 'containerd', 'ctr', 'debootstrap', 'getfattr'], '
     expect(output).toMatch(/layer 4 +\/app\/hello\.py|and \d+ more/)
     expect(output).toMatch(/full pull[│ ]+[\d.]+ s.*MB in \d+ requests/)
     expect(output).toMatch(/lazy[│ ]+[\d.]+ s.*MB in \d+ requests/)
+    const [, report = ''] = /open\n +(\S+report\.html)\n/.exec(output) ?? []
+    expect(await readFile(report, 'utf8')).toMatch(/<h2>Timeline<\/h2>/)
     expect(output.split('\n').filter(line => line.length > 100)).toEqual([])
     expect(await leftovers()).toEqual([])
   })
