@@ -31,6 +31,7 @@ export const COMMANDS: Readonly<Record<string, () => Promise<{readonly default: 
   'image:tag': () => import('../commands/image/tag.ts'),
   'image:unmount': () => import('../commands/image/unmount.ts'),
   'image:verify': () => import('../commands/image/verify.ts'),
+  'lazy:prune': () => import('../commands/lazy/prune.ts'),
   'lazy:status': () => import('../commands/lazy/status.ts'),
   'node:check': () => import('../commands/node/check.ts'),
   'node:disable': () => import('../commands/node/disable.ts'),

@@ -11,7 +11,7 @@ export const globalFlags = {
   store: Flags.option({options: ['auto', 'containerd', 'local', 'podman'] as const})({
     helpGroup: 'GLOBAL',
     description:
-      'where images live; auto takes containerd when its socket is there; podman is for rpull, ls, rm and lazy status',
+      'where images live; auto takes containerd when its socket is there; podman is for rpull, ls, rm, lazy status and prune',
     env: 'CTR_REMOTE_STORE',
     default: 'auto',
     helpValue: 'auto|containerd|local|podman',

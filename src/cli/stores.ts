@@ -27,7 +27,7 @@ export async function openStore(choice: StoreChoice, signal: AbortSignal): Promi
   if (choice.store === 'podman') {
     throw new CodedError(
       'unsupported',
-      'Cannot do this with --store podman, whose images are layers that stargz-store mounts: image rpull, ls and rm and lazy status can; use podman for the rest',
+      'Cannot do this with --store podman, whose images are layers that stargz-store mounts: image rpull, ls and rm and lazy status and prune can; use podman for the rest',
     )
   }
   const kind = choice.store === 'auto' ? await chooseStore(choice) : choice.store

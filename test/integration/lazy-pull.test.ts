@@ -178,5 +178,11 @@ describeBackends('lazy pull', backend => {
       if (images.length > 0) await ctr(namespace, 'images', 'rm', '--sync', ...images)
     }
     await expect.poll(mounted, PATIENTLY).toEqual([])
+    // What was fetched stays for the next pull, unless somebody wants the room.
+    const prune = async () => JSON.parse(await stage.ctrRemote('default', 'lazy', 'prune', '--json'))
+    const {layers, bytes} = await prune()
+    expect(layers).toBeGreaterThan(0)
+    expect(bytes).toBeGreaterThan(0)
+    expect(await prune()).toEqual({layers: 0, bytes: 0})
   })
 })

@@ -403,6 +403,19 @@ describe('the cache of layers', () => {
     expect((await readdir(root)).sort()).toEqual(['a', 'c', 'd'])
   })
 
+  it('lets go of all that nobody uses, when it is told to, and says what that took', async () => {
+    const root = await temporaryDirectory()
+    const cache = await open(root)
+    await addUsed(cache, ['a', 'b', 'c'])
+    await cache.add('asked', record('asked'))
+    await using _held = await cache.open('a', LARGE)
+    const {layers, bytes} = await cache.prune()
+    expect(layers).toBe(2)
+    expect(bytes).toBeGreaterThan(0)
+    expect((await readdir(root)).sort()).toEqual(['a', 'asked'])
+    expect(await cache.prune()).toEqual({layers: 0, bytes: 0})
+  })
+
   it('makes room by removing what was used longest ago and is not in use', async () => {
     const root = await temporaryDirectory()
     const cache = await open(root, 300_000)

@@ -1,6 +1,6 @@
 import * as Flags from '@oclif/core/flags'
 import {BaseCommand, optionalWord} from '../../base-command.ts'
-import {layerStoreFlags, lazySnapshotterFlag} from '../../cli/flags.ts'
+import {findLazyDaemon, lazyDaemonFlags} from '../../cli/lazy-daemon.ts'
 import {CodedError} from '../../lib/errors/coded-error.ts'
 import type {LazyLayerStatus} from '../../lib/layer/lazy-layer-status.ts'
 import type {StartTiming} from '../../lib/layer/start-timing.ts'
@@ -25,11 +25,7 @@ With --store podman it asks stargz-store.`
 
   static override flags = {
     timing: Flags.boolean({description: "where the time of the image's last start went"}),
-    ...layerStoreFlags,
-    ...lazySnapshotterFlag,
-    'snapshotter-address': Flags.string({
-      description: "the socket of the snapshotter's daemon (default: what containerd is configured with)",
-    }),
+    ...lazyDaemonFlags,
   }
 
   async run(): Promise<readonly LazyLayerStatus[] | StartTiming> {
@@ -39,7 +35,7 @@ With --store podman it asks stargz-store.`
     }
     const {listLazyLayers} = await import('../../lib/snapshotter-client/snapshotter-client.ts')
     const {formatLayers} = await import('../../cli/lazy-status.ts')
-    const {findSnapshotterSocket, layersOfImage} = await import('../../lib/lazy-status/layers-of-image.ts')
+    const {layersOfImage} = await import('../../lib/lazy-status/layers-of-image.ts')
     await using session = await this.openSession(flags)
     const {signal, say} = session
     const containerd = {
@@ -48,16 +44,14 @@ With --store podman it asks stargz-store.`
       connectTimeoutMs: flags['connect-timeout'],
       signal,
     }
+    const address = await findLazyDaemon(flags, containerd)
     if (flags.store === 'podman') {
-      const address = flags['store-address']
       if (flags.timing) return await this.showTiming(args.ref!, {address, topmost: undefined, signal})
       const layers = await listLazyLayers({address, reference: args.ref, signal})
       if (layers.length > 0) this.log(formatLayers(layers))
       else say(args.ref ? `no layer of ${args.ref} is mounted lazily` : 'no layer is mounted lazily')
       return layers
     }
-    const address =
-      flags['snapshotter-address'] ?? (await findSnapshotterSocket(flags.snapshotter, containerd))
     const all = await listLazyLayers({address, signal})
     const layers =
       args.ref === undefined

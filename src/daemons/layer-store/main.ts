@@ -187,6 +187,7 @@ async function serve(
     status: () => store.status(),
     starts: () => starts.starts(),
     announce: labels => layers.mounter.announce(labels),
+    prune: () => layers.prune(),
   })
   serveImages(server, images)
   await server.listen(flags.address)

@@ -44,7 +44,7 @@ const PREFETCHES = 8
 const FETCH_MEMORY = 64 << 20
 
 /** A mounter, what it stands on, and what makes room on the disk that its cache shares with others. */
-export interface LazyLayers extends Pick<DiskLayerCache, 'tidy'> {
+export interface LazyLayers extends Pick<DiskLayerCache, 'tidy' | 'prune'> {
   /** Closing it closes the others too. */
   readonly mounter: LayerMounter
   readonly registry: Registry
@@ -99,7 +99,11 @@ export async function openLazyLayers(options: LazyLayersOptions): Promise<LazyLa
         await closeOrigins()
       },
     })
-    return {mounter, tidy: () => cache.tidy(), registry, origin, keeper}
+    const prune = async () => {
+      await mounter.endAhead()
+      return await cache.prune()
+    }
+    return {mounter, tidy: () => cache.tidy(), prune, registry, origin, keeper}
   } catch (error) {
     await closeOrigins()
     throw error

@@ -3,6 +3,7 @@
 import {CodedError} from '../../lib/errors/coded-error.ts'
 import type {Labels} from '../../lib/layer/layer-request.ts'
 import type {LazyLayerStatus} from '../../lib/layer/lazy-layer-status.ts'
+import type {PrunedLayers} from '../../lib/layer/ports.ts'
 import type {StartTiming} from '../../lib/layer/start-timing.ts'
 import {layerMessage, startMessage} from '../../lib/snapshotter-client/messages.ts'
 import {LazyLayers} from '../../lib/snapshotter-client/proto/lazy_layers_pb.ts'
@@ -18,6 +19,8 @@ export interface LazyLayersReport {
   readonly starts: () => readonly StartTiming[]
   /** Layers will be asked for with labels such as these. Throws as `parseLabels`. */
   readonly announce: (labels: Labels) => void
+  /** Removes what is kept of layers that nobody has mounted. */
+  readonly prune: () => Promise<PrunedLayers>
 }
 
 /** What containerd accepts of a label, key and value together, bytes; and labels that any snapshot could have. */
@@ -25,7 +28,10 @@ const MAX_LABEL_SIZE = 4096
 const MAX_LABELS = 256
 
 /** Adds `ctr_remote.snapshotter.v1.LazyLayers` to a server. */
-export function serveLazyLayers(server: GrpcServer, {status, starts, announce}: LazyLayersReport): void {
+export function serveLazyLayers(
+  server: GrpcServer,
+  {status, starts, announce, prune}: LazyLayersReport,
+): void {
   server.add(LazyLayers, {
     list: async function* ({reference}) {
       const layers = status()
@@ -42,6 +48,10 @@ export function serveLazyLayers(server: GrpcServer, {status, starts, announce}: 
     },
     starts: async function* () {
       for (const start of starts()) yield startMessage(start)
+    },
+    prune: async () => {
+      const {layers, bytes} = await prune()
+      return {layers, bytes: BigInt(bytes)}
     },
   })
 }

@@ -69,7 +69,7 @@ export async function runSnapshotter(options: DaemonOptions<DaemonFlags>): Promi
   const mountpoints = ['data', 'trees'].map(name => join(flags.root, 'stargz', name))
   const sight = new MountSight({mountpoints, log})
   const {root} = flags
-  const {mounter, tidy} = await openLazyLayers({
+  const {mounter, tidy, prune} = await openLazyLayers({
     config,
     root,
     log,
@@ -96,7 +96,7 @@ export async function runSnapshotter(options: DaemonOptions<DaemonFlags>): Promi
     mounter.resume()
     const signal = await serve(
       {config, flags, log, service, stop},
-      {snapshotter, mounter, cri, sight, observer, starts},
+      {snapshotter, mounter, prune, cri, sight, observer, starts},
     )
     if (signal === 'SIGINT') {
       how = 'unmount'
@@ -129,6 +129,7 @@ interface ServeOptions extends Omit<DaemonOptions<DaemonFlags>, 'env'> {
 interface Served {
   readonly snapshotter: Snapshotter
   readonly mounter: LazyLayerMounter
+  readonly prune: LazyLayers['prune']
   readonly cri: CriKeychain | undefined
   readonly sight: MountSight
   readonly observer: LayerObserver
@@ -137,7 +138,7 @@ interface Served {
 
 /** Answers requests until stopped; resolves to what stopped it, when everybody has had an answer. */
 async function serve(options: ServeOptions, served: Served): Promise<StopSignal> {
-  const {snapshotter, mounter, cri, sight, observer, starts} = served
+  const {snapshotter, mounter, prune, cri, sight, observer, starts} = served
   const {config, flags, log, service, stop} = options
   await using server = openServer(log)
   serveSnapshots(server, snapshotter, {
@@ -151,6 +152,7 @@ async function serve(options: ServeOptions, served: Served): Promise<StopSignal>
     status: () => mounter.status(),
     starts: () => starts.starts(),
     announce: labels => mounter.announce(labels),
+    prune,
   })
   if (criPath(config, flags) === flags.address) cri?.serve(server)
   await server.listen(flags.address)

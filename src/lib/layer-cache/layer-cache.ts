@@ -15,7 +15,7 @@ import {mkdir, mkdtemp, readdir, readFile, rename, rm, utimes, writeFile} from '
 import {join} from 'node:path'
 import {crc32} from 'node:zlib'
 import {CodedError, codeOf, describeError, hasCode} from '../errors/coded-error.ts'
-import type {LayerCache, LayerData, LayerRecord} from '../layer/ports.ts'
+import type {LayerCache, LayerData, LayerRecord, PrunedLayers} from '../layer/ports.ts'
 import {type Digest, isDigest} from '../oci/digest.ts'
 import {diskSpaceOf, type ReadDiskSpace, reserveOf} from './disk-space.ts'
 import {openLayerData} from './layer-data.ts'
@@ -161,6 +161,11 @@ export class DiskLayerCache implements LayerCache {
   async fileContents(key: string, name: string): Promise<Uint8Array | undefined> {
     const path = this.#pathOf(key, name)
     return (await isSoundFile(path, this.#bootId)) ? readFile(path) : undefined
+  }
+
+  /** Removes all layers that nobody uses, and has not asked for lately. */
+  prune(): Promise<PrunedLayers> {
+    return this.#directories.prune()
   }
 
   /** Removes layers that nobody uses, as the limits say; never fails: what cannot be removed stays. */

@@ -4,6 +4,7 @@ import {randomUUID} from 'node:crypto'
 import {readdir, rename, rm, stat} from 'node:fs/promises'
 import {join} from 'node:path'
 import {hasCode} from '../errors/coded-error.ts'
+import type {PrunedLayers} from '../layer/ports.ts'
 import {type ReadDiskSpace, roomForUnused} from './disk-space.ts'
 
 /** What starts the names of directories that are not whole yet, or no longer. */
@@ -84,6 +85,17 @@ export class LayerDirectories {
     return this.#evicting
   }
 
+  /** Removes all layers that nobody needs. What cannot be removed stays. */
+  async prune(): Promise<PrunedLayers> {
+    const pruned = {layers: 0, bytes: 0}
+    for (const {name, size} of await this.#measure()) {
+      if (!(await this.#discardUnneeded(name))) continue
+      pruned.layers += 1
+      pruned.bytes += size
+    }
+    return pruned
+  }
+
   /** Bytes that all layers take. */
   async size(): Promise<number> {
     return sizeOf(await this.#measure())
@@ -118,6 +130,11 @@ export class LayerDirectories {
     return true
   }
 
+  #discardUnneeded(key: string): Promise<boolean> {
+    const isNeeded = () => this.#users.has(key) || this.#isPinned(key)
+    return this.#discardUnless(key, isNeeded).catch(() => false)
+  }
+
   async #evictNow(maxSize: number): Promise<void> {
     const space = this.#diskSpace(this.#root)
     let missing = roomForUnused(space) - space.free
@@ -127,9 +144,7 @@ export class LayerDirectories {
     let total = sizeOf(layers)
     for (const {name, size} of layers) {
       if ((maxSize === 0 || total <= maxSize) && missing <= 0) return
-      const isNeeded = () => this.#users.has(name) || this.#isPinned(name)
-      const isGone = await this.#discardUnless(name, isNeeded).catch(() => false)
-      if (!isGone) continue
+      if (!(await this.#discardUnneeded(name))) continue
       total -= size
       missing -= size
     }

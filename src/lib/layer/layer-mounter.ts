@@ -147,6 +147,11 @@ export class LayerMounter implements LazyLayerMounter {
   }
 
   /** After a restart, once every layer is mounted again: goes on with what was asked meanwhile. */
+  /** Lets go of the layers that were opened ahead, and that nobody has asked for. */
+  endAhead(): Promise<void> {
+    return this.#ahead.end()
+  }
+
   resume(): void {
     this.#options.backend.resume()
   }

@@ -19,7 +19,7 @@ export interface LayersAheadOptions {
 export class LayersAhead {
   readonly #options: LayersAheadOptions
   /** By blob; each says when it is not needed ahead any more. */
-  readonly #ahead = new Map<string, AbortController>()
+  readonly #ahead = new Map<string, {readonly over: AbortController; readonly ended: Promise<void>}>()
 
   constructor(options: LayersAheadOptions) {
     this.#options = options
@@ -40,20 +40,27 @@ export class LayersAhead {
     const {cache, resolver} = this.#options
     if (this.#ahead.has(request.digest)) return
     const alone = {...request, neighbours: []}
-    if (request.tocDigest) void this.#open(alone)
-    else if (!cache.hasBlob(request.digest)) resolver.anticipate(alone)
+    if (request.tocDigest) {
+      const over = new AbortController()
+      this.#ahead.set(request.digest, {over, ended: this.#open(alone, over)})
+    } else if (!cache.hasBlob(request.digest)) resolver.anticipate(alone)
   }
 
   /** Says that a layer has been asked for: who did keeps it open from now on, or does not want it. */
   taken({digest}: LayerRequest): void {
-    this.#ahead.get(digest)?.abort()
+    this.#ahead.get(digest)?.over.abort()
   }
 
-  async #open(request: LayerRequest): Promise<void> {
+  /** Lets go of all that nobody has asked for. */
+  async end(): Promise<void> {
+    const all = [...this.#ahead.values()]
+    for (const {over} of all) over.abort()
+    await Promise.all(all.map(({ended}) => ended))
+  }
+
+  async #open(request: LayerRequest, over: AbortController): Promise<void> {
     const {layers, keepMs, signal: ending} = this.#options
     const {digest} = request
-    const over = new AbortController()
-    this.#ahead.set(digest, over)
     const timer = setTimeout(() => over.abort(), keepMs).unref()
     try {
       const use = await layers.acquire(request, {signal: ending})

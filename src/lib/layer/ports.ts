@@ -39,6 +39,12 @@ export interface LayerRecord {
 }
 
 /** Where layers are kept, by key: letters of file names. */
+/** What a cache has let go of. */
+export interface PrunedLayers {
+  readonly layers: number
+  readonly bytes: number
+}
+
 export interface LayerCache {
   /**
    * What is kept of a layer, if anything sound; what is damaged is removed. Throws when it cannot be read for other

@@ -9,6 +9,7 @@ import {
 } from '../containerd/grpc.ts'
 import {CodedError} from '../errors/coded-error.ts'
 import type {LazyLayerStatus} from '../layer/lazy-layer-status.ts'
+import type {PrunedLayers} from '../layer/ports.ts'
 import type {StartTiming} from '../layer/start-timing.ts'
 import type {CallOptions} from '../oci/content-store.ts'
 import {layerOf, startOf} from './messages.ts'
@@ -59,6 +60,18 @@ export async function announceLayers(
   query: Omit<LazyLayersQuery, 'reference'>,
 ): Promise<void> {
   await ask(query, (channel, call) => channel.unary(LazyLayers.method.announce, {labels: {...labels}}, call))
+}
+
+/** Bytes on a disk may take a while to go. */
+const PRUNE_TIMEOUT_MS = 300_000
+
+/** Has the daemon remove what it keeps of layers that nobody has mounted. Throws as `listLazyLayers`. */
+export async function pruneLayers(query: Omit<LazyLayersQuery, 'reference'>): Promise<PrunedLayers> {
+  const patient = {timeoutMs: PRUNE_TIMEOUT_MS, ...query}
+  const {layers, bytes} = await ask(patient, (channel, call) =>
+    channel.unary(LazyLayers.method.prune, {}, call),
+  )
+  return {layers, bytes: Number(bytes)}
 }
 
 async function ask<T>(

@@ -12,7 +12,44 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file lazy_layers.proto.
  */
 export const file_lazy_layers: GenFile = /*@__PURE__*/
-  fileDesc("ChFsYXp5X2xheWVycy5wcm90bxIZY3RyX3JlbW90ZS5zbmFwc2hvdHRlci52MSIqChVMaXN0TGF6eUxheWVyc1JlcXVlc3QSEQoJcmVmZXJlbmNlGAEgASgJIk4KFkxpc3RMYXp5TGF5ZXJzUmVzcG9uc2USNAoGbGF5ZXJzGAEgAygLMiQuY3RyX3JlbW90ZS5zbmFwc2hvdHRlci52MS5MYXp5TGF5ZXIi0gMKCUxhenlMYXllchISCgptb3VudHBvaW50GAEgASgJEhEKCXJlZmVyZW5jZRgCIAEoCRIOCgZkaWdlc3QYAyABKAkSFwoKdG9jX2RpZ2VzdBgEIAEoCUgAiAEBEgwKBGxhenkYBSABKAgSEwoGcmVhc29uGAYgASgJSAGIAQESEwoGZm9ybWF0GAcgASgJSAKIAQESFAoHYmFja2VuZBgIIAEoCUgDiAEBEgwKBHNpemUYCSABKAQSDwoHZmV0Y2hlZBgKIAEoBBITCgtkZXZpY2Vfc2l6ZRgLIAEoBBIPCgdwcmVzZW50GAwgASgEEhUKDXByZWZldGNoX3NpemUYDSABKAQSEAoIcmVxdWVzdHMYDiABKAQSDgoGZXJyb3JzGA8gASgEEhcKCmxhc3RfZXJyb3IYECABKAlIBIgBARIRCgRoaXRzGBEgASgESAWIAQESHgoRcHJlZmV0Y2hlZF91bnJlYWQYEiABKARIBogBAUINCgtfdG9jX2RpZ2VzdEIJCgdfcmVhc29uQgkKB19mb3JtYXRCCgoIX2JhY2tlbmRCDQoLX2xhc3RfZXJyb3JCBwoFX2hpdHNCFAoSX3ByZWZldGNoZWRfdW5yZWFkIogBCg9Bbm5vdW5jZVJlcXVlc3QSRgoGbGFiZWxzGAEgAygLMjYuY3RyX3JlbW90ZS5zbmFwc2hvdHRlci52MS5Bbm5vdW5jZVJlcXVlc3QuTGFiZWxzRW50cnkaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASISChBBbm5vdW5jZVJlc3BvbnNlIhMKEUxpc3RTdGFydHNSZXF1ZXN0IoIBCgVTdGFydBIRCglyZWZlcmVuY2UYASABKAkSEAoIYmVnYW5fYXQYAiABKAESDgoGbGF5ZXJzGAMgAygJEjMKBXNwYW5zGAQgAygLMiQuY3RyX3JlbW90ZS5zbmFwc2hvdHRlci52MS5TdGFydFNwYW4SDwoHZHJvcHBlZBgFIAEoDSJXCglTdGFydFNwYW4SDQoFbGF5ZXIYASABKA0SDAoEc3RlcBgCIAEoCRIPCgdmcm9tX21zGAMgASgBEg0KBXRvX21zGAQgASgBEg0KBWJ5dGVzGAUgASgEMrwCCgpMYXp5TGF5ZXJzEm0KBExpc3QSMC5jdHJfcmVtb3RlLnNuYXBzaG90dGVyLnYxLkxpc3RMYXp5TGF5ZXJzUmVxdWVzdBoxLmN0cl9yZW1vdGUuc25hcHNob3R0ZXIudjEuTGlzdExhenlMYXllcnNSZXNwb25zZTABEmMKCEFubm91bmNlEiouY3RyX3JlbW90ZS5zbmFwc2hvdHRlci52MS5Bbm5vdW5jZVJlcXVlc3QaKy5jdHJfcmVtb3RlLnNuYXBzaG90dGVyLnYxLkFubm91bmNlUmVzcG9uc2USWgoGU3RhcnRzEiwuY3RyX3JlbW90ZS5zbmFwc2hvdHRlci52MS5MaXN0U3RhcnRzUmVxdWVzdBogLmN0cl9yZW1vdGUuc25hcHNob3R0ZXIudjEuU3RhcnQwAWIGcHJvdG8z");
+  fileDesc("ChFsYXp5X2xheWVycy5wcm90bxIZY3RyX3JlbW90ZS5zbmFwc2hvdHRlci52MSIOCgxQcnVuZVJlcXVlc3QiLgoNUHJ1bmVSZXNwb25zZRIOCgZsYXllcnMYASABKA0SDQoFYnl0ZXMYAiABKAQiKgoVTGlzdExhenlMYXllcnNSZXF1ZXN0EhEKCXJlZmVyZW5jZRgBIAEoCSJOChZMaXN0TGF6eUxheWVyc1Jlc3BvbnNlEjQKBmxheWVycxgBIAMoCzIkLmN0cl9yZW1vdGUuc25hcHNob3R0ZXIudjEuTGF6eUxheWVyItIDCglMYXp5TGF5ZXISEgoKbW91bnRwb2ludBgBIAEoCRIRCglyZWZlcmVuY2UYAiABKAkSDgoGZGlnZXN0GAMgASgJEhcKCnRvY19kaWdlc3QYBCABKAlIAIgBARIMCgRsYXp5GAUgASgIEhMKBnJlYXNvbhgGIAEoCUgBiAEBEhMKBmZvcm1hdBgHIAEoCUgCiAEBEhQKB2JhY2tlbmQYCCABKAlIA4gBARIMCgRzaXplGAkgASgEEg8KB2ZldGNoZWQYCiABKAQSEwoLZGV2aWNlX3NpemUYCyABKAQSDwoHcHJlc2VudBgMIAEoBBIVCg1wcmVmZXRjaF9zaXplGA0gASgEEhAKCHJlcXVlc3RzGA4gASgEEg4KBmVycm9ycxgPIAEoBBIXCgpsYXN0X2Vycm9yGBAgASgJSASIAQESEQoEaGl0cxgRIAEoBEgFiAEBEh4KEXByZWZldGNoZWRfdW5yZWFkGBIgASgESAaIAQFCDQoLX3RvY19kaWdlc3RCCQoHX3JlYXNvbkIJCgdfZm9ybWF0QgoKCF9iYWNrZW5kQg0KC19sYXN0X2Vycm9yQgcKBV9oaXRzQhQKEl9wcmVmZXRjaGVkX3VucmVhZCKIAQoPQW5ub3VuY2VSZXF1ZXN0EkYKBmxhYmVscxgBIAMoCzI2LmN0cl9yZW1vdGUuc25hcHNob3R0ZXIudjEuQW5ub3VuY2VSZXF1ZXN0LkxhYmVsc0VudHJ5Gi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiEgoQQW5ub3VuY2VSZXNwb25zZSITChFMaXN0U3RhcnRzUmVxdWVzdCKCAQoFU3RhcnQSEQoJcmVmZXJlbmNlGAEgASgJEhAKCGJlZ2FuX2F0GAIgASgBEg4KBmxheWVycxgDIAMoCRIzCgVzcGFucxgEIAMoCzIkLmN0cl9yZW1vdGUuc25hcHNob3R0ZXIudjEuU3RhcnRTcGFuEg8KB2Ryb3BwZWQYBSABKA0iVwoJU3RhcnRTcGFuEg0KBWxheWVyGAEgASgNEgwKBHN0ZXAYAiABKAkSDwoHZnJvbV9tcxgDIAEoARINCgV0b19tcxgEIAEoARINCgVieXRlcxgFIAEoBDKYAwoKTGF6eUxheWVycxJtCgRMaXN0EjAuY3RyX3JlbW90ZS5zbmFwc2hvdHRlci52MS5MaXN0TGF6eUxheWVyc1JlcXVlc3QaMS5jdHJfcmVtb3RlLnNuYXBzaG90dGVyLnYxLkxpc3RMYXp5TGF5ZXJzUmVzcG9uc2UwARJjCghBbm5vdW5jZRIqLmN0cl9yZW1vdGUuc25hcHNob3R0ZXIudjEuQW5ub3VuY2VSZXF1ZXN0GisuY3RyX3JlbW90ZS5zbmFwc2hvdHRlci52MS5Bbm5vdW5jZVJlc3BvbnNlEloKBlN0YXJ0cxIsLmN0cl9yZW1vdGUuc25hcHNob3R0ZXIudjEuTGlzdFN0YXJ0c1JlcXVlc3QaIC5jdHJfcmVtb3RlLnNuYXBzaG90dGVyLnYxLlN0YXJ0MAESWgoFUHJ1bmUSJy5jdHJfcmVtb3RlLnNuYXBzaG90dGVyLnYxLlBydW5lUmVxdWVzdBooLmN0cl9yZW1vdGUuc25hcHNob3R0ZXIudjEuUHJ1bmVSZXNwb25zZWIGcHJvdG8z");
+
+/**
+ * @generated from message ctr_remote.snapshotter.v1.PruneRequest
+ */
+export type PruneRequest = Message<"ctr_remote.snapshotter.v1.PruneRequest"> & {
+};
+
+/**
+ * Describes the message ctr_remote.snapshotter.v1.PruneRequest.
+ * Use `create(PruneRequestSchema)` to create a new message.
+ */
+export const PruneRequestSchema: GenMessage<PruneRequest> = /*@__PURE__*/
+  messageDesc(file_lazy_layers, 0);
+
+/**
+ * @generated from message ctr_remote.snapshotter.v1.PruneResponse
+ */
+export type PruneResponse = Message<"ctr_remote.snapshotter.v1.PruneResponse"> & {
+  /**
+   * Layers that are gone, and bytes that they took.
+   *
+   * @generated from field: uint32 layers = 1;
+   */
+  layers: number;
+
+  /**
+   * @generated from field: uint64 bytes = 2;
+   */
+  bytes: bigint;
+};
+
+/**
+ * Describes the message ctr_remote.snapshotter.v1.PruneResponse.
+ * Use `create(PruneResponseSchema)` to create a new message.
+ */
+export const PruneResponseSchema: GenMessage<PruneResponse> = /*@__PURE__*/
+  messageDesc(file_lazy_layers, 1);
 
 /**
  * @generated from message ctr_remote.snapshotter.v1.ListLazyLayersRequest
@@ -31,7 +68,7 @@ export type ListLazyLayersRequest = Message<"ctr_remote.snapshotter.v1.ListLazyL
  * Use `create(ListLazyLayersRequestSchema)` to create a new message.
  */
 export const ListLazyLayersRequestSchema: GenMessage<ListLazyLayersRequest> = /*@__PURE__*/
-  messageDesc(file_lazy_layers, 0);
+  messageDesc(file_lazy_layers, 2);
 
 /**
  * @generated from message ctr_remote.snapshotter.v1.ListLazyLayersResponse
@@ -48,7 +85,7 @@ export type ListLazyLayersResponse = Message<"ctr_remote.snapshotter.v1.ListLazy
  * Use `create(ListLazyLayersResponseSchema)` to create a new message.
  */
 export const ListLazyLayersResponseSchema: GenMessage<ListLazyLayersResponse> = /*@__PURE__*/
-  messageDesc(file_lazy_layers, 1);
+  messageDesc(file_lazy_layers, 3);
 
 /**
  * Sizes are bytes.
@@ -154,7 +191,7 @@ export type LazyLayer = Message<"ctr_remote.snapshotter.v1.LazyLayer"> & {
  * Use `create(LazyLayerSchema)` to create a new message.
  */
 export const LazyLayerSchema: GenMessage<LazyLayer> = /*@__PURE__*/
-  messageDesc(file_lazy_layers, 2);
+  messageDesc(file_lazy_layers, 4);
 
 /**
  * @generated from message ctr_remote.snapshotter.v1.AnnounceRequest
@@ -173,7 +210,7 @@ export type AnnounceRequest = Message<"ctr_remote.snapshotter.v1.AnnounceRequest
  * Use `create(AnnounceRequestSchema)` to create a new message.
  */
 export const AnnounceRequestSchema: GenMessage<AnnounceRequest> = /*@__PURE__*/
-  messageDesc(file_lazy_layers, 3);
+  messageDesc(file_lazy_layers, 5);
 
 /**
  * @generated from message ctr_remote.snapshotter.v1.AnnounceResponse
@@ -186,7 +223,7 @@ export type AnnounceResponse = Message<"ctr_remote.snapshotter.v1.AnnounceRespon
  * Use `create(AnnounceResponseSchema)` to create a new message.
  */
 export const AnnounceResponseSchema: GenMessage<AnnounceResponse> = /*@__PURE__*/
-  messageDesc(file_lazy_layers, 4);
+  messageDesc(file_lazy_layers, 6);
 
 /**
  * @generated from message ctr_remote.snapshotter.v1.ListStartsRequest
@@ -199,7 +236,7 @@ export type ListStartsRequest = Message<"ctr_remote.snapshotter.v1.ListStartsReq
  * Use `create(ListStartsRequestSchema)` to create a new message.
  */
 export const ListStartsRequestSchema: GenMessage<ListStartsRequest> = /*@__PURE__*/
-  messageDesc(file_lazy_layers, 5);
+  messageDesc(file_lazy_layers, 7);
 
 /**
  * The start of one image's container.
@@ -244,7 +281,7 @@ export type Start = Message<"ctr_remote.snapshotter.v1.Start"> & {
  * Use `create(StartSchema)` to create a new message.
  */
 export const StartSchema: GenMessage<Start> = /*@__PURE__*/
-  messageDesc(file_lazy_layers, 6);
+  messageDesc(file_lazy_layers, 8);
 
 /**
  * Milliseconds since the start began.
@@ -285,7 +322,7 @@ export type StartSpan = Message<"ctr_remote.snapshotter.v1.StartSpan"> & {
  * Use `create(StartSpanSchema)` to create a new message.
  */
 export const StartSpanSchema: GenMessage<StartSpan> = /*@__PURE__*/
-  messageDesc(file_lazy_layers, 7);
+  messageDesc(file_lazy_layers, 9);
 
 /**
  * @generated from service ctr_remote.snapshotter.v1.LazyLayers
@@ -318,6 +355,16 @@ export const LazyLayers: GenService<{
     methodKind: "server_streaming";
     input: typeof ListStartsRequestSchema;
     output: typeof StartSchema;
+  },
+  /**
+   * Removes from the disk what is kept of layers that nobody has mounted.
+   *
+   * @generated from rpc ctr_remote.snapshotter.v1.LazyLayers.Prune
+   */
+  prune: {
+    methodKind: "unary";
+    input: typeof PruneRequestSchema;
+    output: typeof PruneResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_lazy_layers, 0);
