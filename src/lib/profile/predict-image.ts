@@ -1,7 +1,7 @@
 // What a start of an image reads, told from its layers without running anything: for `optimize --static`. Needs no root, and
 // serves images of all platforms.
 
-import {type FileHandle, mkdtemp, open, rm} from 'node:fs/promises'
+import {type FileHandle, open} from 'node:fs/promises'
 import {join} from 'node:path'
 import {decodeByteText, encodeByteText} from '../io/byte-text.ts'
 import {ImageFiles, type NameTree} from '../program/image-files.ts'
@@ -16,6 +16,7 @@ import {type PlacedLayer, placeLayer} from '../vfs/layer-places.ts'
 import {treeOfLayer} from '../vfs/layer-tree.ts'
 import {type LocatedFile, mapLayers} from './layer-map.ts'
 import type {ProfiledImage} from './profile-image.ts'
+import {makeSandboxDirectory} from './sandbox-directory.ts'
 
 export interface PredictOptions extends LayerTarOptions {
   /** Layers are decompressed into a directory of this one. */
@@ -29,9 +30,10 @@ export async function predictImage(
   options: PredictOptions,
 ): Promise<readonly RecordEntry[]> {
   await using stack = new AsyncDisposableStack()
-  const directory = await mkdtemp(join(options.temporaryDirectory, 'ctr-remote-static-'))
-  stack.defer(() => rm(directory, {recursive: true}))
-  const tars = await writeLayerTars(image, directory, options)
+  // Each user has a root: nobody may write to that of another. What a killed run has left in it goes now.
+  const root = join(options.temporaryDirectory, `ctr-remote-static-${process.geteuid?.() ?? 0}`)
+  const directory = stack.use(await makeSandboxDirectory(root, []))
+  const tars = await writeLayerTars(image, directory.path, options)
   const layers = tars.map(tar => placeLayer(tar.entries))
   const files: FileHandle[] = []
   for (const {path} of tars) files.push(stack.use(await open(path)))
