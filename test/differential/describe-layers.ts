@@ -52,7 +52,7 @@ async function checkSeeds(start: number, end: number): Promise<void> {
         {
           name: 'tar',
           unpack: await prepareTar(join(directory, 'tools')),
-          isAsked: ({climbs}: LayerCase) => !climbs,
+          isAsked: ({puzzlesTar}: LayerCase) => !puzzlesTar,
         },
         {name: 'umoci', unpack: unpackWithUmoci, isAsked: ({seed}: LayerCase) => seed % EVERY_UMOCI === 0},
       ],

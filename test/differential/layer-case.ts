@@ -42,8 +42,11 @@ export interface ConvertedTar {
 export interface LayerCase {
   readonly seed: number
   readonly source: Uint8Array
-  /** Whether a name has `..`, which GNU tar follows and others take away with the name before it. */
-  readonly climbs: boolean
+  /**
+   * Whether GNU tar does what nobody else does: it follows `..` in names, from which others take it away with the name before;
+   * and of a directory that comes by two spellings (`x/`, `./x/`) it sets the attributes for each, the older ones last.
+   */
+  readonly puzzlesTar: boolean
   /** The tree that everybody must come to; undefined where nobody can unpack the layer. */
   readonly expected: Listing | undefined
   /** What containerd does with the source, and what it comes to. */
@@ -119,12 +122,29 @@ export async function convertCase(seed: number, directories: CaseDirectories): P
       throw new Error(`${format.name}: ${cause instanceof Error ? cause.message : cause}`, {cause})
     }
   }
+  const climbs = entries.some(({name, type, linkName}) => climbsIn(name) || isClimbingLink({type, linkName}))
   const containerd = containerdOf(placed, entries)
   const byContainerd = placed && listingOf(withTimes(placed, boundTime), source)
-  const climbs = entries.some(({type, name, linkName}) =>
-    [name, type === 'hardlink' ? linkName : ''].some(each => each.split('/').includes('..')),
-  )
-  return {seed, source, climbs, expected, containerd, byContainerd, converted, mounted}
+  const puzzlesTar = climbs || hasRespelledDirectory(entries)
+  return {seed, source, puzzlesTar, expected, containerd, byContainerd, converted, mounted}
+}
+
+function climbsIn(name: string): boolean {
+  return name.split('/').includes('..')
+}
+
+function isClimbingLink({type, linkName}: Pick<TarEntry, 'type' | 'linkName'>): boolean {
+  return type === 'hardlink' && climbsIn(linkName)
+}
+
+function hasRespelledDirectory(entries: readonly TarEntry[]): boolean {
+  const spellings = new Map<string, string>()
+  return entries.some(({type, name, path}) => {
+    if (type !== 'dir') return false
+    const known = spellings.get(path)
+    spellings.set(path, name)
+    return known !== undefined && known !== name
+  })
 }
 
 /** What no conversion leaves as it is: sparse files, and what an earlier one added. */
@@ -214,7 +234,8 @@ function containerdOf(
   entries: readonly TarEntry[],
 ): LayerCase['containerd'] {
   if (placed) return isQuirk(placed) ? 'does either' : 'unpacks'
-  return linksToWhiteout(entries) ? 'does either' : 'refuses'
+  // It takes `..` back from a name that is not there, too.
+  return linksToWhiteout(entries) || entries.some(isClimbingLink) ? 'does either' : 'refuses'
 }
 
 function placeOrRefuse(entries: readonly TarEntry[]): PlacedLayer<TarEntry> | undefined {
